@@ -1,0 +1,2 @@
+DROP TABLE corporate_actions;
+DROP TABLE instruments;

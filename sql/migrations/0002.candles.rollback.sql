@@ -1,0 +1,2 @@
+DROP TABLE candle_revisions;
+DROP TABLE candles;

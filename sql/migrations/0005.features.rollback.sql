@@ -1,0 +1,2 @@
+DROP TABLE features_personal_baseline_v1;
+DROP TABLE features_market_technical_v1;

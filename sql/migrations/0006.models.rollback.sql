@@ -1,0 +1,2 @@
+DROP TABLE model_registry;
+DROP TABLE training_runs;
