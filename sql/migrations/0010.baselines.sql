@@ -2,6 +2,7 @@
 
 -- The trailing 30 days that end with `as_of`. Sums of daily sums, so that the window is exact;
 -- days without readings are missing, never zero; another device (source) is another segment.
+-- Hours, not days: '1 day' would follow the daylight saving of whatever zone a session is set to.
 CREATE VIEW user_baseline_30d AS
 SELECT
     user_id, metric, source, as_of, mean,
@@ -10,7 +11,7 @@ SELECT
 FROM (
     SELECT
         user_id, metric, source,
-        day + interval '1 day' AS as_of,
+        day + interval '24 hours' AS as_of,
         (sum(n) OVER trailing)::bigint AS n,
         (sum(sum) OVER trailing) / (sum(n) OVER trailing)::double precision AS mean,
         sum(sum_of_squares) OVER trailing AS squares,
@@ -18,7 +19,7 @@ FROM (
     FROM user_baseline_daily
     WINDOW trailing AS (
         PARTITION BY user_id, metric, source ORDER BY day
-        RANGE BETWEEN interval '29 days' PRECEDING AND CURRENT ROW
+        RANGE BETWEEN interval '696 hours' PRECEDING AND CURRENT ROW
     )
 ) AS windows;
 COMMENT ON VIEW user_baseline_30d IS 'Mean and sample deviation of each metric over the trailing 30 days.';

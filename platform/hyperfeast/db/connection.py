@@ -2,16 +2,29 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, LiteralString
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 
+import polars as pl
 import psycopg
 from psycopg import conninfo, errors, sql
 from psycopg.rows import DictRow, dict_row
 
-from hyperfeast.errors import AccessDenied, QueryFailed, SchemaError, ServerUnreachable
+from hyperfeast.errors import (
+    AccessDenied,
+    HyperfeastError,
+    QueryFailed,
+    SchemaError,
+    ServerUnreachable,
+)
 from hyperfeast.types import Edition
 
+if TYPE_CHECKING:
+    import adbc_driver_manager
+    from psycopg_pool import ConnectionPool
+
 _MISSING = (errors.UndefinedTable, errors.UndefinedColumn)
+_MISSING_STATES = {error.sqlstate for error in _MISSING}
 Query = LiteralString | sql.Composed
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -23,10 +36,12 @@ class Database:
 
     Args:
         dsn: a libpq connection string or URL.
+        pool_size: how many connections to keep for a process that serves; 0 for a new one each time.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, pool_size: int = 0) -> None:
         self.dsn = dsn
+        self._pool_size = pool_size
 
     def __repr__(self) -> str:
         return f"Database({self.address})"
@@ -49,16 +64,44 @@ class Database:
             QueryFailed: any other refusal by the server.
         """
         with self._translated():
-            connection = psycopg.connect(
-                self.dsn,
-                autocommit=autocommit,
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                row_factory=dict_row,
-                options="-c timezone=UTC",
-                application_name="hyperfeast",
-            )
-            with connection:
-                yield connection
+            if self._pool_size and not autocommit:
+                with self._pool.connection() as connection:
+                    yield connection
+            else:
+                with psycopg.connect(
+                    self.dsn, autocommit=autocommit, row_factory=dict_row, **self._options
+                ) as connection:
+                    yield connection
+
+    def close(self) -> None:
+        """Give the pooled connections back, if there are any."""
+        if "_pool" in vars(self):
+            self._pool.close()
+            del self._pool
+
+    @cached_property
+    def _pool(self) -> "ConnectionPool[psycopg.Connection[DictRow]]":
+        from psycopg_pool import ConnectionPool
+
+        return ConnectionPool(
+            self.dsn,
+            connection_class=psycopg.Connection[DictRow],
+            kwargs={"row_factory": dict_row, **self._options},
+            min_size=1,
+            max_size=self._pool_size,
+            timeout=_CONNECT_TIMEOUT_S,
+            check=ConnectionPool.check_connection,
+            open=True,
+        )
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        written = str(conninfo.conninfo_to_dict(self.dsn).get("options", ""))
+        return {
+            "options": f"{written} -c timezone=UTC".strip(),
+            "application_name": "hyperfeast",
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+        }
 
     def fetch(self, query: Query, parameters: Parameters = ()) -> list[DictRow]:
         """All rows of one query, as dictionaries."""
@@ -69,6 +112,23 @@ class Database:
         """Run one statement in a transaction of its own; the number of rows it touched."""
         with self.connect() as connection:
             return connection.execute(query, parameters).rowcount
+
+    def frame(self, query: LiteralString, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+        """The rows of one query as a Polars frame, fetched as Arrow. Parameters are $1, $2, …
+
+        Raises:
+            The same as `connect`.
+        """
+        from adbc_driver_manager import Error
+        from adbc_driver_postgresql import dbapi
+
+        try:
+            with dbapi.connect(self.dsn) as connection, connection.cursor() as cursor:
+                cursor.execute(query, tuple(parameters))
+                table = cursor.fetch_arrow_table()
+        except Error as error:
+            raise self._arrow_error(error) from error
+        return cast("pl.DataFrame", pl.from_arrow(table))
 
     def edition(self) -> Edition:
         """What this server can do beyond PostgreSQL."""
@@ -96,6 +156,17 @@ class Database:
             ) from error
         except psycopg.Error as error:
             raise QueryFailed(f"PostgreSQL at {self.address}: {_first_line(error)}") from error
+
+    def _arrow_error(self, error: "adbc_driver_manager.Error") -> HyperfeastError:
+        """What an error of ADBC means. It calls a wrong password what it calls no server: ask again."""
+        if error.sqlstate in _MISSING_STATES:
+            return SchemaError(
+                f"{self.address} lacks what this version needs ({error.sqlstate}): run `hyperfeast migrate`"
+            )
+        if error.sqlstate is not None:
+            return QueryFailed(f"PostgreSQL at {self.address}: {error}")
+        with self.connect():
+            return ServerUnreachable(f"PostgreSQL at {self.address} broke the connection off")
 
     def _denied(self) -> AccessDenied:
         return AccessDenied(

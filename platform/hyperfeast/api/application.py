@@ -1,0 +1,104 @@
+"""The routes."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from hyperfeast import __version__, cache
+from hyperfeast.api import failures
+from hyperfeast.api.champion import Champion
+from hyperfeast.api.metrics import Metrics
+from hyperfeast.app import App
+from hyperfeast.models import versions
+from hyperfeast.serving import Prediction
+
+_MAX_SYMBOLS = 1_000
+_MAX_BODY_BYTES = 1 << 20
+
+Symbol = Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=r"^[^\x00]+$")]
+Next = Callable[[Request], Awaitable[Response]]
+
+
+class PredictRequest(BaseModel):
+    """Which instruments to predict."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"symbols": ["AAPL"]}})
+
+    symbols: list[Symbol] = Field(min_length=1, max_length=_MAX_SYMBOLS)
+
+
+def create(app: App, model: str) -> FastAPI:
+    """The API of one declared model.
+
+    Args:
+        app: the platform, with a connection pool.
+        model: its name in the feature repository; it may be trained later.
+    """
+    api = FastAPI(title="hyperfeast", version=__version__)
+    champion, metrics = Champion(app, model), Metrics()
+    failures.install(api)
+
+    @api.middleware("http")
+    async def observe(request: Request, call_next: Next) -> Response:
+        started = time.perf_counter()
+        if int(request.headers.get("content-length") or 0) > _MAX_BODY_BYTES:
+            response: Response = failures.answer(413, "BodyTooLarge", f"at most {_MAX_BODY_BYTES:,} bytes")
+        else:
+            response = await call_next(request)
+        metrics.request(request, response.status_code, time.perf_counter() - started)
+        return response
+
+    @api.post("/v1/predict")
+    def predict(request: PredictRequest) -> Response:
+        """Predict every symbol from its features online. Each answer is logged before it is given."""
+        request_id = uuid4()
+        predictions = champion.predictor().predict(request.symbols, request_id=request_id)
+        metrics.predictions(model, predictions)
+        return _json({"request_id": request_id, "model": model, "predictions": list(map(_shown, predictions))})
+
+    @api.get("/v1/models")
+    def models() -> Response:
+        """Every registered version, the active one of each name marked."""
+        return _json({"models": [asdict(one) for one in versions(app.database)]})
+
+    @api.get("/healthz")
+    def healthy() -> Response:
+        """Whether this process lives."""
+        return _json({"status": "ok"})
+
+    @api.get("/readyz")
+    def ready() -> Response:
+        """Whether a prediction could be answered now: both servers and a model."""
+        app.database.fetch("SELECT 1")
+        with cache.connect(app.endpoints.redis_url) as redis:
+            redis.ping()
+        return _json({"status": "ready", "model_version": champion.predictor().model.version})
+
+    @api.get("/metrics", include_in_schema=False)
+    def exposition() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return api
+
+
+def _shown(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as it is answered; the request's id stands once, above them all."""
+    return {name: value for name, value in asdict(prediction).items() if name != "request_id"}
+
+
+def _json(content: dict[str, Any]) -> Response:
+    body = orjson.dumps(content, default=_plain, option=orjson.OPT_UTC_Z)
+    return Response(body, media_type="application/json")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(type(value).__name__)

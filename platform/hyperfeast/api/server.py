@@ -1,0 +1,47 @@
+"""The process behind `hyperfeast serve`."""
+
+import socket
+import sys
+
+import uvicorn
+
+from hyperfeast.api.application import create
+from hyperfeast.app import App, configure_logs
+from hyperfeast.errors import UsageError
+
+_POOL_SIZE = 8
+
+
+def run(model: str, *, host: str | None = None, port: int | None = None) -> None:
+    """Serve a declared model until SIGTERM or Ctrl-C; requests in flight are finished.
+
+    Args:
+        model: its name in the feature repository.
+        host: the address to listen on; None for the settings'.
+        port: the port; 0 for any free one; None for the settings'.
+
+    Raises:
+        UsageError: the model is not declared, or the address cannot be listened on.
+    """
+    app = App(pool_size=_POOL_SIZE)
+    settings = app.settings
+    configure_logs(settings.log_level)
+    app.model_spec(model)
+    listener = _listen(host or settings.api_host, settings.api_port if port is None else port)
+    address, bound = listener.getsockname()[:2]
+    server = uvicorn.Server(uvicorn.Config(create(app, model), log_level="warning", access_log=False))
+    sys.stdout.write(f"listening on http://{address}:{bound} (API documentation at /docs)\n")
+    sys.stdout.flush()
+    try:
+        server.run(sockets=[listener])
+    finally:
+        app.database.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=1024)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {error.strerror}. Choose another with --host and --port"
+        ) from error

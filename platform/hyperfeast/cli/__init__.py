@@ -1,0 +1,76 @@
+"""The command line: parse, call, print. Slow libraries load only when a command needs them."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hyperfeast import __version__
+from hyperfeast.cli import console, data, demo, features, models, servers, worker
+from hyperfeast.errors import HyperfeastError, UsageError
+
+_USAGE, _FAILURE, _INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    name="hyperfeast",
+    help="A feature platform for time-series machine learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+servers.register(app)
+data.register(app)
+features.register(app)
+models.register(app)
+worker.register(app)
+demo.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"hyperfeast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks. May stand anywhere.")
+    ] = False,
+) -> None:
+    """A feature platform for time-series machine learning."""
+
+
+def main() -> None:
+    """The entry point `hyperfeast`: exit code 0, 2 for a mistaken call, 1 for anything else."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(args=arguments)
+    except Exception as error:
+        if debug:
+            raise
+        raise SystemExit(_report(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _report(error: Exception) -> int:
+    """One line that says what is wrong; the exit code."""
+    if isinstance(error, HyperfeastError):
+        console.complain(str(error))
+        return _USAGE if isinstance(error, UsageError) else _FAILURE
+    if type(error).__module__.startswith("pydantic"):
+        console.complain(f"a HYPERFEAST_ setting is not usable: {_flat(error)}")
+        return _USAGE
+    console.complain(
+        f"{type(error).__name__}: {_flat(error)}. This is a fault of hyperfeast: --debug shows where"
+    )
+    return _FAILURE
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split())

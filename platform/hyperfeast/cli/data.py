@@ -1,0 +1,160 @@
+"""`hyperfeast ingest candles | metrics | actions`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hyperfeast.cli import console
+from hyperfeast.errors import DataError, RowsRefused, UsageError
+from hyperfeast.types import Timeframe
+
+if TYPE_CHECKING:
+    from hyperfeast.ingest import IngestSummary
+
+_FilePath = Annotated[Path, typer.Argument(help="A .csv, .csv.gz or .parquet file.")]
+_Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="What a column is called in the file: close=px_last. Repeatable."),
+]
+_Zone = Annotated[
+    str | None, typer.Option("--tz", help="The zone of times without one: America/New_York. Default UTC.")
+]
+_MaxRefused = Annotated[
+    int, typer.Option(min=0, help="How many refused rows are no failure. They go to quarantine anyway.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    ingest = typer.Typer(help="Take in files.", no_args_is_help=True)
+    ingest.command()(candles)
+    ingest.command()(metrics)
+    ingest.command()(actions)
+    app.add_typer(ingest, name="ingest")
+
+
+def candles(
+    path: _FilePath,
+    tf: Annotated[str, typer.Option(help="Timeframe: 1m 5m 15m 1h 4h 1d 1w.")],
+    symbol: Annotated[
+        str | None, typer.Option(help="The instrument, for a file that names none.")
+    ] = None,
+    calendar: Annotated[
+        str | None,
+        typer.Option(help="Trading calendar of new instruments: XNYS, 24/7. Default 24/7."),
+    ] = None,
+    column: _Columns = None,
+    tz: _Zone = None,
+    source: Annotated[str, typer.Option(help="Where the rows come from.")] = "file",
+    max_refused: _MaxRefused = 0,
+    as_json: console.AsJson = False,
+) -> None:
+    """Take in OHLCV bars: insert new ones, correct changed ones, leave equal ones alone."""
+    from hyperfeast.app import App
+    from hyperfeast.ingest import ingest_candles, read_file
+
+    timeframe, columns = _timeframe(tf), _mapping(column)
+    frame = read_file(path)
+    with console.progress_bar("candles") as progress:
+        summary = ingest_candles(
+            App().database,
+            frame,
+            timeframe=timeframe,
+            symbol=symbol,
+            columns=columns,
+            source=source,
+            calendar=calendar,
+            tz=tz,
+            progress=progress,
+        )
+    _report(summary, as_json=as_json, max_refused=max_refused)
+
+
+def metrics(
+    path: _FilePath,
+    user: Annotated[str | None, typer.Option(help="The user's UUID, for a file that names none.")] = None,
+    metric: Annotated[str | None, typer.Option(help="The metric, for a file that names none.")] = None,
+    device: Annotated[str | None, typer.Option(help="The device, for a file that names none.")] = None,
+    column: _Columns = None,
+    tz: _Zone = None,
+    source: Annotated[str, typer.Option(help="Where the rows come from.")] = "file",
+    max_refused: _MaxRefused = 0,
+    as_json: console.AsJson = False,
+) -> None:
+    """Take in readings of personal metrics."""
+    from hyperfeast.app import App
+    from hyperfeast.ingest import ingest_metrics, read_file
+
+    columns = _mapping(column)
+    frame = read_file(path)
+    with console.progress_bar("metrics") as progress:
+        summary = ingest_metrics(
+            App().database,
+            frame,
+            user=user,
+            metric=metric,
+            device=device,
+            columns=columns,
+            tz=tz,
+            source=source,
+            progress=progress,
+        )
+    _report(summary, as_json=as_json, max_refused=max_refused)
+
+
+def actions(
+    path: _FilePath,
+    source: Annotated[str, typer.Option(help="Where the rows come from.")] = "file",
+    max_refused: _MaxRefused = 0,
+    as_json: console.AsJson = False,
+) -> None:
+    """Take in corporate actions: symbol, ex_date, kind, ratio, amount."""
+    from hyperfeast.app import App
+    from hyperfeast.ingest import ingest_actions, read_file
+
+    summary = ingest_actions(App().database, read_file(path), source=source)
+    _report(summary, as_json=as_json, max_refused=max_refused)
+
+
+def _timeframe(name: str) -> Timeframe:
+    try:
+        return Timeframe(name)
+    except ValueError:
+        known = " ".join(Timeframe)
+        raise UsageError(f"no timeframe {name!r}: --tf takes one of {known}") from None
+
+
+def _mapping(pairs: list[str] | None) -> dict[str, str] | None:
+    """`close=px_last` as {"close": "px_last"}."""
+    split = [pair.partition("=") for pair in pairs or ()]
+    for wanted, equals, found in split:
+        if not (wanted and equals and found):
+            raise UsageError(f"--column takes NAME=COLUMN, as in close=px_last; found {wanted + equals + found!r}")
+    return {wanted: found for wanted, _, found in split} or None
+
+
+def _report(summary: "IngestSummary", *, as_json: bool, max_refused: int) -> None:
+    """Print what was done.
+
+    Raises:
+        DataError: not one row was good.
+        RowsRefused: more rows were refused than the caller allows.
+    """
+    if as_json:
+        console.print_json(summary)
+    else:
+        console.say(
+            f"{summary.rows_in:,} rows read: {summary.inserted:,} inserted, {summary.corrected:,} corrected, "
+            f"{summary.unchanged:,} unchanged, {summary.quarantined:,} refused "
+            f"({summary.seconds:.1f} s, batch {summary.batch_id})"
+        )
+    if summary.quarantined <= max_refused:
+        return
+    broken = ", ".join(f"{rule} {count:,}" for rule, count in summary.refused.items())
+    if summary.quarantined == summary.rows_in:
+        raise DataError(f"no row could be taken; rules broken: {broken}. The rows are in quarantine")
+    raise RowsRefused(
+        f"{summary.quarantined:,} of {summary.rows_in:,} rows were refused and are in quarantine; rules broken: "
+        f"{broken}. The others are in; --max-refused says how many may be"
+    )

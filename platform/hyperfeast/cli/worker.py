@@ -1,0 +1,23 @@
+"""`hyperfeast worker`."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(worker)
+
+
+def worker(
+    once: Annotated[
+        bool, typer.Option("--once", help="Refresh once, run what is waiting, and stop.")
+    ] = False,
+) -> None:
+    """Keep features current: every five minutes compute what changed and bring it online."""
+    from hyperfeast.app import App, configure_logs
+
+    app = App()
+    configure_logs(app.settings.log_level)
+    app.queue().work(once=once)

@@ -1,0 +1,46 @@
+"""Feast objects that follow from a feature set. Imported by definitions only: `import feast` is slow."""
+
+from feast import Entity, FeatureView, Field, ValueType
+from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import (
+    PostgreSQLSource,
+)
+from feast.types import Float64, Int64, PrimitiveFeastType
+
+from hyperfeast.features.declaration import FeatureSet, FeatureType, Key
+
+_TYPES: dict[FeatureType, PrimitiveFeastType] = {
+    FeatureType.FLOAT64: Float64,
+    FeatureType.INT64: Int64,
+}
+
+
+def entity(key: Key) -> Entity:
+    """The Feast entity of a key; every key is text."""
+    return Entity(
+        name=key.entity,
+        join_keys=[key.column],
+        value_type=ValueType.STRING,
+        description=key.description,
+    )
+
+
+def feature_view(feature_set: FeatureSet, entities: list[Entity]) -> FeatureView:
+    """The Feast view of a set, named `<set>_v<version>`, over the set's table."""
+    name = f"{feature_set.name}_v{feature_set.version}"
+    return FeatureView(
+        name=name,
+        entities=entities,
+        ttl=feature_set.freshness,
+        schema=[
+            Field(name=f.name, dtype=_TYPES[f.dtype], description=f.description)
+            for f in feature_set.features
+        ],
+        source=PostgreSQLSource(
+            name=feature_set.table,
+            table=feature_set.table,
+            timestamp_field="event_timestamp",
+            created_timestamp_column="recorded_at",
+        ),
+        description=feature_set.description,
+        tags={"definition_hash": feature_set.definition_hash},
+    )

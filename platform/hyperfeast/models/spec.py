@@ -1,0 +1,87 @@
+"""What a team writes: a model, its features, its label and how it is trained."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from hyperfeast.errors import ModelError
+
+Parameter = float | int | str
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_LABELS = ("direction",)
+# Results repeat bit for bit only under one thread and a known seed.
+_OURS = frozenset(
+    {"objective", "seed", "random_state", "nthread", "n_jobs", "device", "verbosity", "tree_method"}
+)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as it is declared. The registry numbers its versions.
+
+    Attributes:
+        name: lower case, digits and underscores.
+        feature_service: the Feast feature service whose features it reads.
+        parameters: of XGBoost's trees. Objective, seed and threads are the platform's.
+        entity: what one prediction is about.
+        horizon: sessions that the label looks ahead.
+        label: `direction`: 1 if the log return over the horizon is above 0, else 0.
+        rounds: number of trees.
+        seed: of the row and column samples.
+        folds: test periods of the walk-forward split.
+        freshness: how old features may be before an answer is flagged stale.
+
+    Raises:
+        ModelError: a bad name, an unknown label, a number out of range, a parameter that is not
+            the declaration's to set.
+    """
+
+    name: str
+    feature_service: str
+    parameters: Mapping[str, Parameter]
+    entity: str = "symbol"
+    horizon: int = 5
+    label: str = "direction"
+    rounds: int = 150
+    seed: int = 7
+    folds: int = 5
+    freshness: timedelta = timedelta(days=4)
+
+    def __post_init__(self) -> None:
+        for name in (self.name, self.feature_service, self.entity):
+            if not _NAME.fullmatch(name):
+                raise ModelError(
+                    f"{self}: {name!r} is no usable name: lower-case letters, digits and "
+                    "underscores, 40 at most, a letter first"
+                )
+        if self.label not in _LABELS:
+            raise ModelError(
+                f"{self}: label {self.label!r} is unknown: use one of {', '.join(_LABELS)}"
+            )
+        if min(self.horizon, self.rounds, self.folds) < 1 or self.freshness <= timedelta(0):
+            raise ModelError(f"{self}: horizon, rounds, folds and freshness must be above 0")
+        if taken := sorted(_OURS & self.parameters.keys()):
+            raise ModelError(
+                f"{self}: {', '.join(taken)} cannot be declared: the platform sets them, so that "
+                "the same data and seed give the same model. Leave them out"
+            )
+
+    def __str__(self) -> str:
+        return f"model {self.name}"
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """All that shapes the model and how it is served, as JSON holds it."""
+        return {
+            "parameters": dict(self.parameters),
+            "entity": self.entity,
+            "horizon": self.horizon,
+            "label": self.label,
+            "rounds": self.rounds,
+            "seed": self.seed,
+            "folds": self.folds,
+            "freshness_s": self.freshness.total_seconds(),
+        }

@@ -1,0 +1,7 @@
+-- name: server
+SELECT current_setting('server_version') AS version, pg_database_size(current_database()) AS bytes,
+       (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescaledb
+
+-- name: table
+-- How much a table holds, and how new its newest row is.
+SELECT count(*) AS rows, max({newest}) AS newest FROM {table}
