@@ -1,10 +1,10 @@
 """What Feast sees: entities, views and services that follow from the feature sets."""
 
+from feast import FeatureService, Project
+
+from hyperfeast.features.views import entity, feature_view
 from market_technical import market_technical
 from personal_baseline import personal_baseline
-
-from feast import FeatureService, Project
-from hyperfeast.features.views import entity, feature_view
 
 hyperfeast = Project(name="hyperfeast", description="Features for time-series models.")
 

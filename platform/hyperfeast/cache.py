@@ -36,5 +36,5 @@ def connect(url: str) -> Iterator["redis.Redis"]:
 
 def address(url: str) -> str:
     """Where it is, without the password: for messages."""
-    parts = redis.connection.parse_url(url)
+    parts = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
     return f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}/{parts.get('db', 0)}"

@@ -58,9 +58,7 @@ def macd(fast: int, slow: int, signal: int, output: str) -> Rule:
         signal: period of the signal line, an average of the difference.
         output: `macd`, `macdsignal` or `macdhist`.
     """
-    lines = talib.macd(
-        pl.col("close"), fastperiod=fast, slowperiod=slow, signalperiod=signal
-    )
+    lines = talib.macd(pl.col("close"), fastperiod=fast, slowperiod=slow, signalperiod=signal)
     return Rule(
         f"macd(close, {fast}, {slow}, {signal}).{output}",
         lines.struct.field(output),
@@ -153,9 +151,10 @@ def distance_to_high(bars: int) -> Rule:
 
 
 def _bands(period: int, deviations: float) -> pl.Expr:
-    return talib.bbands(
+    bands: pl.Expr = talib.bbands(
         pl.col("close"), timeperiod=period, nbdevup=deviations, nbdevdn=deviations
     )
+    return bands
 
 
 def _log_return(bars: int) -> pl.Expr:

@@ -38,9 +38,7 @@ def walk_forward(
         )
     sessions = np.unique(event_timestamps)
     blocks = np.array_split(np.arange(len(sessions)), folds + 1)
-    return [
-        _fold(sessions, block, event_timestamps, label_ends, purge) for block in blocks[1:]
-    ]
+    return [_fold(sessions, block, event_timestamps, label_ends, purge) for block in blocks[1:]]
 
 
 def _fold(

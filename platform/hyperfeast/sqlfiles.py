@@ -7,7 +7,7 @@ name say what the query is for.
 import re
 from functools import cache
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import LiteralString
 
 _PACKAGE = Path(__file__).resolve().parent
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
@@ -34,4 +34,5 @@ def query(file: str, name: str) -> LiteralString:
         KeyError: there is no such query; a mistake in this package, never a user's.
     """
     # The text comes from a file that ships with the package: as trusted as a literal.
-    return cast("LiteralString", _queries(file)[name])
+    text: LiteralString = _queries(file)[name]
+    return text

@@ -12,12 +12,12 @@ FROM (
     SELECT
         user_id, metric, source,
         day + interval '24 hours' AS as_of,
-        (sum(n) OVER trailing)::bigint AS n,
-        (sum(sum) OVER trailing) / (sum(n) OVER trailing)::double precision AS mean,
-        sum(sum_of_squares) OVER trailing AS squares,
-        count(*) OVER trailing AS days_present
+        (sum(n) OVER thirty_days)::bigint AS n,
+        (sum(sum) OVER thirty_days) / (sum(n) OVER thirty_days)::double precision AS mean,
+        sum(sum_of_squares) OVER thirty_days AS squares,
+        count(*) OVER thirty_days AS days_present
     FROM user_baseline_daily
-    WINDOW trailing AS (
+    WINDOW thirty_days AS (
         PARTITION BY user_id, metric, source ORDER BY day
         RANGE BETWEEN interval '696 hours' PRECEDING AND CURRENT ROW
     )

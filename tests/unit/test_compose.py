@@ -4,6 +4,7 @@ Compose itself reads the file where its plugin is installed. Everything else her
 Docker nor an engine: the variables are resolved by the few lines below.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import fsspec
+import httpx
 import pytest
 import typer
 import yaml
@@ -469,6 +471,32 @@ def test_health_checks_in_python_are_python(compose: Compose, service: str) -> N
     kind, program, flag, code = compose["services"][service]["healthcheck"]["test"]
     assert (kind, program, flag) == ("CMD", "python", "-c")
     compile(code, service, "exec")
+
+
+def test_the_api_answers_what_it_is_asked_here(compose: Compose) -> None:
+    """The paths of the health check and of the scrape, with no server and no model behind them."""
+    from hyperfeast.api import create
+    from hyperfeast.app import App
+
+    check = re.search(r"http://[^\"]+", compose["services"]["api"]["healthcheck"]["test"][-1])
+    assert check is not None
+    (scrape,) = config(compose, "prometheus")["scrape_configs"]
+    paths = [urlsplit(check[0]).path, scrape["metrics_path"]]
+    transport = httpx.ASGITransport(app=create(App(), "any"))
+
+    async def statuses() -> list[int]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+            return [(await client.get(path)).status_code for path in paths]
+
+    assert asyncio.run(statuses()) == [200, 200]
+
+
+def test_the_metrics_are_the_apis_own() -> None:
+    from hyperfeast.api.metrics import Metrics
+
+    collectors = Metrics().registry._names_to_collectors
+    for name, labels in METRICS.items():
+        assert set(vars(collectors[name])["_labelnames"]) == labels - {"le"}
 
 
 @pytest.mark.parametrize("service", PLATFORM)

@@ -49,7 +49,9 @@ def create(app: App, model: str) -> FastAPI:
     async def observe(request: Request, call_next: Next) -> Response:
         started = time.perf_counter()
         if int(request.headers.get("content-length") or 0) > _MAX_BODY_BYTES:
-            response: Response = failures.answer(413, "BodyTooLarge", f"at most {_MAX_BODY_BYTES:,} bytes")
+            response: Response = failures.answer(
+                413, "BodyTooLarge", f"at most {_MAX_BODY_BYTES:,} bytes"
+            )
         else:
             response = await call_next(request)
         metrics.request(request, response.status_code, time.perf_counter() - started)
@@ -61,7 +63,13 @@ def create(app: App, model: str) -> FastAPI:
         request_id = uuid4()
         predictions = champion.predictor().predict(request.symbols, request_id=request_id)
         metrics.predictions(model, predictions)
-        return _json({"request_id": request_id, "model": model, "predictions": list(map(_shown, predictions))})
+        return _json(
+            {
+                "request_id": request_id,
+                "model": model,
+                "predictions": list(map(_shown, predictions)),
+            }
+        )
 
     @api.get("/v1/models")
     def models() -> Response:

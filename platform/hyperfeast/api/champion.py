@@ -30,7 +30,10 @@ class Champion:
             current = self._predictor
             if current and time.monotonic() - self._looked_at < _LOOK_AGAIN_AFTER_S:
                 return current
-            if current is None or active(self._app.database, self._model).model_id != current.model.model_id:
+            if (
+                current is None
+                or active(self._app.database, self._model).model_id != current.model.model_id
+            ):
                 current = self._app.predictor(self._model)
             self._predictor, self._looked_at = current, time.monotonic()
             return current

@@ -29,7 +29,9 @@ def run(model: str, *, host: str | None = None, port: int | None = None) -> None
     app.model_spec(model)
     listener = _listen(host or settings.api_host, settings.api_port if port is None else port)
     address, bound = listener.getsockname()[:2]
-    server = uvicorn.Server(uvicorn.Config(create(app, model), log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(create(app, model), log_level="warning", access_log=False)
+    )
     sys.stdout.write(f"listening on http://{address}:{bound} (API documentation at /docs)\n")
     sys.stdout.flush()
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hyperfeast import clock
 from hyperfeast.db import Database
 from hyperfeast.errors import UsageError
-from hyperfeast.servers import Endpoints, EmbeddedServers, in_use
+from hyperfeast.servers import EmbeddedServers, Endpoints, in_use
 from hyperfeast.settings import Settings
 from hyperfeast.types import Timeframe
 
@@ -161,7 +161,9 @@ class App:
             self.settings.artifact_root, model.artifact_path, model.artifact_sha256
         )
         booster = Booster(artifact, model.feature_columns)
-        return Predictor(self.database, self.feast, spec, model, booster)
+        return Predictor(
+            self.database, self.feast, model, booster, freshness=spec.freshness
+        )
 
     def _refresh(self) -> None:
         self.compute_features()

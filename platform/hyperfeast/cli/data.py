@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 _FilePath = Annotated[Path, typer.Argument(help="A .csv, .csv.gz or .parquet file.")]
 _Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", help="What a column is called in the file: close=px_last. Repeatable."),
+    typer.Option(
+        "--column", help="What a column is called in the file: close=px_last. Repeatable."
+    ),
 ]
 _Zone = Annotated[
-    str | None, typer.Option("--tz", help="The zone of times without one: America/New_York. Default UTC.")
+    str | None,
+    typer.Option("--tz", help="The zone of times without one: America/New_York. Default UTC."),
 ]
 _MaxRefused = Annotated[
-    int, typer.Option(min=0, help="How many refused rows are no failure. They go to quarantine anyway.")
+    int,
+    typer.Option(min=0, help="How many refused rows are no failure. They go to quarantine anyway."),
 ]
 
 
@@ -73,9 +77,15 @@ def candles(
 
 def metrics(
     path: _FilePath,
-    user: Annotated[str | None, typer.Option(help="The user's UUID, for a file that names none.")] = None,
-    metric: Annotated[str | None, typer.Option(help="The metric, for a file that names none.")] = None,
-    device: Annotated[str | None, typer.Option(help="The device, for a file that names none.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="The user's UUID, for a file that names none.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The metric, for a file that names none.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="The device, for a file that names none.")
+    ] = None,
     column: _Columns = None,
     tz: _Zone = None,
     source: Annotated[str, typer.Option(help="Where the rows come from.")] = "file",
@@ -130,7 +140,9 @@ def _mapping(pairs: list[str] | None) -> dict[str, str] | None:
     split = [pair.partition("=") for pair in pairs or ()]
     for wanted, equals, found in split:
         if not (wanted and equals and found):
-            raise UsageError(f"--column takes NAME=COLUMN, as in close=px_last; found {wanted + equals + found!r}")
+            raise UsageError(
+                f"--column takes NAME=COLUMN, as in close=px_last; found {wanted + equals + found!r}"
+            )
     return {wanted: found for wanted, _, found in split} or None
 
 
@@ -153,7 +165,9 @@ def _report(summary: "IngestSummary", *, as_json: bool, max_refused: int) -> Non
         return
     broken = ", ".join(f"{rule} {count:,}" for rule, count in summary.refused.items())
     if summary.quarantined == summary.rows_in:
-        raise DataError(f"no row could be taken; rules broken: {broken}. The rows are in quarantine")
+        raise DataError(
+            f"no row could be taken; rules broken: {broken}. The rows are in quarantine"
+        )
     raise RowsRefused(
         f"{summary.quarantined:,} of {summary.rows_in:,} rows were refused and are in quarantine; rules broken: "
         f"{broken}. The others are in; --max-refused says how many may be"

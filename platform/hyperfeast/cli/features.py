@@ -37,12 +37,15 @@ def list_sets(as_json: console.AsJson = False) -> None:
         console.print_json(rows)
     else:
         console.print_table(
-            ["set", "feature", "rule", "warm-up", "description"], [list(row.values()) for row in rows]
+            ["set", "feature", "rule", "warm-up", "description"],
+            [list(row.values()) for row in rows],
         )
 
 
 def compute(
-    name: Annotated[str | None, typer.Argument(help="A feature set; all of them by default.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A feature set; all of them by default.")
+    ] = None,
     as_json: console.AsJson = False,
 ) -> None:
     """Compute features from what was ingested; write what is new or changed."""
@@ -54,7 +57,8 @@ def compute(
         console.print_json(done)
     else:
         console.print_table(
-            ["feature set", "rows", "written"], [[one.feature_set, one.rows, one.written] for one in done]
+            ["feature set", "rows", "written"],
+            [[one.feature_set, one.rows, one.written] for one in done],
         )
 
 

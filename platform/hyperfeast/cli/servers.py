@@ -43,7 +43,9 @@ def down(as_json: console.AsJson = False) -> None:
     if as_json:
         console.print_json({"stopped": stopped})
     else:
-        console.say(f"stopped: {', '.join(stopped)}" if stopped else "no embedded server was running")
+        console.say(
+            f"stopped: {', '.join(stopped)}" if stopped else "no embedded server was running"
+        )
 
 
 def status(as_json: console.AsJson = False) -> None:
@@ -98,7 +100,9 @@ def _print_status(found: "PlatformStatus") -> None:
     if found.schema is not None:
         pending = found.schema.pending
         note = f", {len(pending)} pending: run `hyperfeast migrate`" if pending else ""
-        console.say(f"schema at {found.schema.current:04d}, {len(found.schema.applied)} migrations applied{note}")
+        console.say(
+            f"schema at {found.schema.current:04d}, {len(found.schema.applied)} migrations applied{note}"
+        )
     if found.tables:
         console.print_table(
             ["table", "rows", "newest"], [[one.table, one.rows, one.newest] for one in found.tables]

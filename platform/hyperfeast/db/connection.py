@@ -114,7 +114,7 @@ class Database:
             return connection.execute(query, parameters).rowcount
 
     def frame(self, query: LiteralString, parameters: Sequence[Any] = ()) -> pl.DataFrame:
-        """The rows of one query as a Polars frame, fetched as Arrow. Parameters are $1, $2, …
+        """The rows of one query as a Polars frame, fetched as Arrow. Parameters are $1, $2, and so on.
 
         Raises:
             The same as `connect`.
@@ -131,7 +131,7 @@ class Database:
         return cast("pl.DataFrame", pl.from_arrow(table))
 
     def edition(self) -> Edition:
-        """What this server can do beyond PostgreSQL."""
+        """What this database can do beyond PostgreSQL."""
         with self.connect() as connection:
             return edition_of(connection)
 
@@ -176,12 +176,16 @@ class Database:
 
 
 def edition_of(connection: psycopg.Connection[DictRow]) -> Edition:
-    """What the connected server can do beyond PostgreSQL."""
+    """What the connected database can do beyond PostgreSQL.
+
+    TimescaleDB counts where it is created in the database, not where the server merely has it: only
+    then are its functions there, and its license is known.
+    """
     rows = connection.execute(
         "SELECT current_setting('timescaledb.license', true) AS license "
-        "FROM pg_available_extensions WHERE name = 'timescaledb'"
+        "FROM pg_extension WHERE extname = 'timescaledb'"
     ).fetchall()
-    if not rows or rows[0]["license"] is None:
+    if not rows:
         return Edition.PLAIN
     return Edition.COMMUNITY if rows[0]["license"] == "timescale" else Edition.APACHE
 

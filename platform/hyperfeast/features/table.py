@@ -72,7 +72,7 @@ def write(database: Database, feature_set: FeatureSet, rows: pl.DataFrame) -> in
 def newest(database: Database, feature_set: FeatureSet) -> pl.DataFrame:
     """The revision of every row that is served now: keys, event_timestamp (UTC), features."""
     statement = sql.SQL(query("features", "newest_revisions")).format(**_composed(feature_set))
-    return database.frame(statement.as_string())  # type: ignore[arg-type]
+    return database.frame(statement.as_string())
 
 
 def _composed(feature_set: FeatureSet) -> dict[str, sql.Composable]:

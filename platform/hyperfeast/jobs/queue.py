@@ -30,7 +30,10 @@ class Queue:
 
         @self._app.periodic(cron=_EVERY_FIVE_MINUTES)
         @self._app.task(
-            name=_TASK, queueing_lock=_TASK, lock=_TASK, retry=procrastinate.RetryStrategy(max_attempts=3, wait=10)
+            name=_TASK,
+            queueing_lock=_TASK,
+            lock=_TASK,
+            retry=procrastinate.RetryStrategy(max_attempts=3, wait=10),
         )
         def refresh_features(timestamp: int | None = None) -> None:  # noqa: ARG001
             """Run the refresh; procrastinate passes the tick that asked for it."""

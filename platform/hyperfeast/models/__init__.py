@@ -1,8 +1,8 @@
-"""Models: declared once; their artifacts, the registry of versions, and the booster that predicts.
+"""Models: declared once; their artifacts, the registry of versions, and the booster that predicts."""
 
-Only the declaration is imported here, so that a feature repository which holds one stays quick to load.
-"""
-
+from hyperfeast.models.artifacts import load as load_artifact
+from hyperfeast.models.booster import Booster
+from hyperfeast.models.registry import RegisteredModel, active, versions
 from hyperfeast.models.spec import ModelSpec
 
-__all__ = ["ModelSpec"]
+__all__ = ["Booster", "ModelSpec", "RegisteredModel", "active", "load_artifact", "versions"]

@@ -124,7 +124,7 @@ def _located(root: Path | str, path: str) -> tuple[Any, str]:
     return place, target
 
 
-def _is_local(place: Any) -> bool:  # noqa: ANN401 - an fsspec file system, which has no types
+def _is_local(place: Any) -> bool:
     from fsspec.implementations.local import LocalFileSystem
 
     return isinstance(place, LocalFileSystem)

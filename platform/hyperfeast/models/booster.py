@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperfeast.errors import ModelError, TrainingError
-from hyperfeast.models import artifacts
-from hyperfeast.models.registry import RegisteredModel
 from hyperfeast.models.spec import Parameter
 
 if TYPE_CHECKING:
@@ -19,6 +17,11 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "xgboost"
 SUFFIX = ".ubj"
+
+# An object whose first key has a 64-bit length, as XGBoost writes it: no JSON, no pickle, no archive.
+_UBJ_OPENS = b"{L"
+
+_SOURCE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 
 # One thread: sums in another order are other numbers, and the models are small.
 _FIXED: dict[str, Parameter] = {
@@ -34,13 +37,23 @@ class Booster:
     """Trained trees over named columns.
 
     Args:
-        trees: XGBoost's own booster.
+        data: a model in XGBoost's UBJ format. Hand in only bytes whose checksum has been verified:
+            XGBoost trusts what it reads, and a forged model can end the process.
         columns: the features' names, in the order of the matrix's columns.
+
+    Raises:
+        ModelError: no UBJ model, or one of other columns.
     """
 
-    def __init__(self, trees: xgboost.Booster, columns: Sequence[str]) -> None:
-        self._trees = trees
+    def __init__(self, data: bytes, columns: Sequence[str]) -> None:
+        self.data = data
         self.columns = tuple(columns)
+        self._trees = _parsed(data)
+        if (found := tuple(self._trees.feature_names or ())) != self.columns:
+            raise ModelError(
+                f"the artifact reads {', '.join(found) or 'unnamed columns'}, registered are "
+                f"{', '.join(self.columns)}: train again"
+            )
 
     @classmethod
     def fit(
@@ -68,62 +81,16 @@ class Booster:
         """
         import xgboost
 
-        data = xgboost.DMatrix(matrix, labels, feature_names=list(columns), nthread=1)
         settings = {**parameters, **_FIXED, "seed": seed}
         try:
+            data = xgboost.DMatrix(matrix, labels, feature_names=list(columns), nthread=1)
             trees = xgboost.train(settings, data, num_boost_round=rounds)
         except (xgboost.core.XGBoostError, TypeError, ValueError) as error:
             raise TrainingError(
-                f"XGBoost refuses {dict(parameters)}: {_reason(error)}. "
+                f"XGBoost cannot train with {dict(parameters)}: {_reason(error)}. "
                 "Correct the model's declaration"
             ) from error
-        return cls(trees, columns)
-
-    @classmethod
-    def from_bytes(cls, data: bytes, columns: Sequence[str]) -> Self:
-        """Trees from XGBoost's UBJ format. Hand in only bytes whose checksum has been verified.
-
-        Args:
-            data: what `to_bytes` gave.
-            columns: the registered columns.
-
-        Raises:
-            ModelError: no model, or one of other columns.
-        """
-        import xgboost
-
-        try:
-            trees = xgboost.Booster({"nthread": 1}, model_file=bytearray(data))
-        except xgboost.core.XGBoostError as error:
-            raise ModelError(
-                f"the artifact is no XGBoost model ({_reason(error)}): train again"
-            ) from error
-        if (found := list(trees.feature_names or [])) != list(columns):
-            raise ModelError(
-                f"the artifact reads {', '.join(found) or 'unnamed columns'}, registered are "
-                f"{', '.join(columns)}: train again"
-            )
-        return cls(trees, columns)
-
-    @classmethod
-    def of(cls, model: RegisteredModel, artifacts_root: Path | str) -> Self:
-        """The trees of a registered version, after its checksum is verified.
-
-        Raises:
-            ArtifactDamaged: the file is absent or not the one registered.
-            ModelError: another kind of model or of file.
-        """
-        if model.model_type != MODEL_TYPE or not model.artifact_path.endswith(SUFFIX):
-            raise ModelError(
-                f"{model.name} v{model.version} is {model.model_type} in {model.artifact_path}: "
-                f"only {MODEL_TYPE} in {SUFFIX} is read. Train again"
-            )
-        data = artifacts.load(artifacts_root, model.artifact_path, model.artifact_sha256)
-        return cls.from_bytes(data, model.feature_columns)
-
-    def to_bytes(self) -> bytes:
-        """The model in XGBoost's UBJ format."""
-        return bytes(self._trees.save_raw("ubj"))
+        return cls(bytes(trees.save_raw(SUFFIX.removeprefix("."))), columns)
 
     def predict(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """The probability of a 1 for each row. Safe to call from several threads.
@@ -156,7 +123,20 @@ class Booster:
         return {column: float(scores.get(column, 0.0)) for column in self.columns}
 
 
+def _parsed(data: bytes) -> xgboost.Booster:
+    import xgboost
+
+    if not data.startswith(_UBJ_OPENS):
+        raise ModelError("the artifact is no XGBoost model in UBJ format: train again")
+    try:
+        return xgboost.Booster({"nthread": 1}, model_file=bytearray(data))
+    except xgboost.core.XGBoostError as error:
+        raise ModelError(
+            f"the artifact is no XGBoost model ({_reason(error)}): train again"
+        ) from error
+
+
 def _reason(error: Exception) -> str:
-    """The line that says what is wrong; XGBoost puts a C++ stack trace around it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "Check failed" in line or "Invalid" in line), lines[0])
+    """What is wrong, out of a message that may hold a time, a source line and a C++ stack."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
+    return _SOURCE.sub("", line)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -63,16 +63,6 @@ class RegisteredModel:
             **values,
         )
 
-    @property
-    def horizon(self) -> int:
-        """Sessions that a prediction looks ahead."""
-        return int(self.hyperparameters["horizon"])
-
-    @property
-    def freshness(self) -> timedelta:
-        """How old features may be before an answer is flagged stale."""
-        return timedelta(seconds=self.hyperparameters["freshness_s"])
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -109,7 +99,9 @@ def active(database: Database, name: str) -> RegisteredModel:
     """
     rows = database.fetch(query("models", "active"), {"name": name})
     if not rows:
-        raise NoModel(f"there is no active model {name!r}: train one with `hyperfeast train {name}`")
+        raise NoModel(
+            f"there is no active model {name!r}: train one with `hyperfeast train {name}`"
+        )
     return RegisteredModel.from_row(rows[0])
 
 
@@ -188,6 +180,4 @@ def _same(serving: RegisteredModel, candidate: Candidate) -> bool:
 
 
 def _save(candidate: Candidate, version: int, artifacts_root: Path | str) -> artifacts.Artifact:
-    return artifacts.save(
-        artifacts_root, candidate.name, version, candidate.data, candidate.suffix
-    )
+    return artifacts.save(artifacts_root, candidate.name, version, candidate.data, candidate.suffix)

@@ -12,10 +12,16 @@ Parameter = float | int | str
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _LABELS = ("direction",)
-# Results repeat bit for bit only under one thread and a known seed.
-_OURS = frozenset(
-    {"objective", "seed", "random_state", "nthread", "n_jobs", "device", "verbosity", "tree_method"}
-)
+# XGBoost takes a misspelled parameter without a word. Objective, seed and threads are not among
+# these: results repeat bit for bit only under one thread and a known seed.
+_PARAMETERS = frozenset(
+    {
+        "alpha", "base_score", "colsample_bylevel", "colsample_bynode", "colsample_bytree", "eta",
+        "gamma", "grow_policy", "interaction_constraints", "lambda", "max_bin", "max_delta_step",
+        "max_depth", "max_leaves", "min_child_weight", "monotone_constraints", "num_parallel_tree",
+        "sampling_method", "scale_pos_weight", "subsample",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,7 @@ class ModelSpec:
         freshness: how old features may be before an answer is flagged stale.
 
     Raises:
-        ModelError: a bad name, an unknown label, a number out of range, a parameter that is not
-            the declaration's to set.
+        ModelError: a bad name, an unknown label or parameter, a number out of range.
     """
 
     name: str
@@ -63,10 +68,10 @@ class ModelSpec:
             )
         if min(self.horizon, self.rounds, self.folds) < 1 or self.freshness <= timedelta(0):
             raise ModelError(f"{self}: horizon, rounds, folds and freshness must be above 0")
-        if taken := sorted(_OURS & self.parameters.keys()):
+        if unknown := sorted(self.parameters.keys() - _PARAMETERS):
             raise ModelError(
-                f"{self}: {', '.join(taken)} cannot be declared: the platform sets them, so that "
-                "the same data and seed give the same model. Leave them out"
+                f"{self}: {', '.join(unknown)} cannot be declared; the parameters are "
+                f"{', '.join(sorted(_PARAMETERS))}, and the platform sets all others"
             )
 
     def __str__(self) -> str:

@@ -182,7 +182,8 @@ class DemoReport:
         scores: the model first, its baselines after it.
         equity: the signal against buying and holding.
         roc: the model's ROC curve.
-        importance: (feature, gain) pairs, gain 0 or more; any order.
+        importance: (feature, gain) pairs in any order; XGBoost's `gain`, the mean fall in loss per
+            split, 0 or more.
         predictions: the last answers, one a symbol.
         glucose: the personal baseline.
         notes: what a careful reader should know, one sentence or two each.

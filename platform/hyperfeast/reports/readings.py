@@ -33,7 +33,9 @@ def number_text(value: float | None, digits: int) -> str:
     if not is_number(value):
         return "\N{EN DASH}"
     text = f"{value:,.{digits}f}"
-    return text.replace("-", "\N{MINUS SIGN}") if float(text.replace(",", "")) else f"{0:.{digits}f}"
+    return (
+        text.replace("-", "\N{MINUS SIGN}") if float(text.replace(",", "")) else f"{0:.{digits}f}"
+    )
 
 
 def percent_text(share: float | None) -> str:
@@ -121,7 +123,9 @@ def flagged(z_score: float | None) -> bool:
 def read_glucose(glucose: ZScoreSeries) -> str:
     """How many days were flagged, which most, and how many are missing."""
     measured = len(numbers(glucose.day_mean))
-    scored = [(day, z) for day, z in zip(glucose.dates, glucose.z_score, strict=True) if is_number(z)]
+    scored = [
+        (day, z) for day, z in zip(glucose.dates, glucose.z_score, strict=True) if is_number(z)
+    ]
     if not measured or not scored:
         return "There are too few days to hold against a baseline."
     missing = (glucose.dates[-1] - glucose.dates[0]).days + 1 - measured

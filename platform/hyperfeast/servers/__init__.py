@@ -4,7 +4,8 @@ Any number of processes may call `up()` at once: one server starts, and all get 
 outlives the process that started it and is stopped by `down()` alone.
 """
 
+from hyperfeast.servers.endpoints import EmbeddedServers, Endpoints, in_use
 from hyperfeast.servers.postgres import PostgresServer
 from hyperfeast.servers.redis import RedisServer
 
-__all__ = ["PostgresServer", "RedisServer"]
+__all__ = ["EmbeddedServers", "Endpoints", "PostgresServer", "RedisServer", "in_use"]

@@ -172,6 +172,7 @@ class PostgresServer(EmbeddedServer):
             shutil.rmtree(abandoned, ignore_errors=True)
         if not (self._data / "PG_VERSION").exists():
             self._initialize(password)
+            return
         identity.owns(self._data)
         self._drop_stale_pid_file()
         if is_new:
@@ -251,12 +252,10 @@ class PostgresServer(EmbeddedServer):
         """Whether the process lives in our data folder, as a PostgreSQL server of it does."""
         import psutil
 
-        try:
+        # Not to be found, a zombie, or closed to this user: then it is no server of this folder.
+        with suppress(psutil.Error, OSError):
             return self._data.samefile(psutil.Process(pid).cwd())
-        except (psutil.NoSuchProcess, FileNotFoundError):
-            return False
-        except (psutil.AccessDenied, OSError):
-            return False
+        return False
 
 
 def _options(settings: dict[str, str]) -> list[str]:

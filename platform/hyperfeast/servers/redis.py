@@ -1,6 +1,5 @@
 """An embedded Redis (Valkey): an append-only file, bound to loopback, with a password."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast

@@ -267,7 +267,7 @@ class EmbeddedServer(ABC):
     @staticmethod
     def _open_private(path: Path, mode: str) -> IO[bytes]:
         # Path.open takes no opener, and a mode set afterwards would come too late.
-        return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: PTH123
+        return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))
 
     def _log_size(self) -> int:
         return self._log_file.stat().st_size if self._log_file.exists() else 0

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID, uuid4
 
@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from hyperfeast import clock
 from hyperfeast.db import Database
 from hyperfeast.errors import FeatureError, UsageError
-from hyperfeast.models import Booster, ModelSpec, RegisteredModel
+from hyperfeast.models import Booster, RegisteredModel
 from hyperfeast.sqlfiles import query
 
 _TIMEFRAME = "1d"
@@ -82,15 +82,16 @@ class Predictor:
         self,
         database: Database,
         features: OnlineFeatures,
-        spec: ModelSpec,
         model: RegisteredModel,
         booster: Booster,
+        *,
+        freshness: timedelta,
     ) -> None:
         self.model = model
         self._database = database
         self._features = features
-        self._spec = spec
         self._booster = booster
+        self._freshness = freshness
 
     def predict(
         self, symbols: Sequence[str], *, request_id: UUID | None = None
@@ -138,7 +139,7 @@ class Predictor:
             for view, known_from in vector.event_timestamps.items()
             if known_from is not None
         }
-        old = any(age > self._spec.freshness.total_seconds() for age in ages.values())
+        old = any(age > self._freshness.total_seconds() for age in ages.values())
         return Prediction(
             symbol=symbol,
             label=_label(proba),

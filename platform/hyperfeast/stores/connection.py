@@ -33,7 +33,7 @@ def postgres_config(dsn: str) -> dict[str, Any]:
     parts = conninfo.conninfo_to_dict(dsn)
     return {
         "host": str(parts.get("host", "localhost")),
-        "port": int(parts.get("port", 5432)),
+        "port": int(parts.get("port") or 5432),
         "user": str(parts.get("user", "")),
         "password": str(parts.get("password", "")),
         "database": str(parts.get("dbname", parts.get("user", ""))),
@@ -47,7 +47,7 @@ def redis_config(url: str) -> dict[str, Any]:
 
     The timeout is ours: without one Feast's read hangs when Redis stops answering.
     """
-    parts = parse_url(url)
+    parts: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
     options = {
         "db": parts.get("db"),
         "username": parts.get("username"),

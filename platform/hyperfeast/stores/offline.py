@@ -15,7 +15,7 @@ class PlatformOfflineStoreConfig(PostgreSQLOfflineStoreConfig):
     """Feast's keys; those of the connection need not be written."""
 
     # Feast passes the dotted path on: the inherited literal would refuse it.
-    type: StrictStr = "hyperfeast.stores.PlatformOfflineStore"  # type: ignore[assignment]
+    type: StrictStr = "hyperfeast.stores.PlatformOfflineStore"
     password: StrictStr = Field(repr=False)
 
     @model_validator(mode="before")

@@ -12,7 +12,7 @@ class PlatformOnlineStoreConfig(RedisOnlineStoreConfig):
     """Feast's keys; the connection string need not be written."""
 
     # Feast passes the dotted path on: the inherited literal would refuse it.
-    type: StrictStr = "hyperfeast.stores.PlatformOnlineStore"  # type: ignore[assignment]
+    type: StrictStr = "hyperfeast.stores.PlatformOnlineStore"
     connection_string: StrictStr = Field(repr=False)
 
     @model_validator(mode="before")

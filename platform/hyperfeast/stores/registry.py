@@ -19,6 +19,6 @@ class ServersInUse(CreateEnginePlugin):
         """SQLAlchemy's signature: the URL as written, the arguments of `create_engine`."""
         super().__init__(url, kwargs)
 
-    def update_url(self, url: URL) -> URL:
+    def update_url(self, url: URL) -> URL:  # noqa: ARG002
         """The URL of the database in use, whatever else the written one says."""
         return make_url(registry_url(servers_in_use().postgres_dsn))

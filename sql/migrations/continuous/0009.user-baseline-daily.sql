@@ -1,6 +1,6 @@
 -- depends: 0008.hypertables
 
--- TimescaleDB community: kept by the database, real-time for what is not yet materialised.
+-- TimescaleDB community: kept by the database, real-time for what is not yet materialized.
 CREATE MATERIALIZED VIEW user_baseline_daily
 WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
 SELECT
@@ -14,9 +14,11 @@ SELECT
 FROM user_baseline_raw
 GROUP BY user_id, metric, source, time_bucket('1 day', ts)
 WITH NO DATA;
+-- From the beginning: days behind the newest materialized one are read from what is materialized only,
+-- so history that a window left out would be missing. Only what changed is computed again.
 SELECT add_continuous_aggregate_policy(
     'user_baseline_daily',
-    start_offset => interval '3 days', end_offset => interval '1 hour',
+    start_offset => NULL, end_offset => interval '1 hour',
     schedule_interval => interval '15 minutes'
 );
 COMMENT ON VIEW user_baseline_daily IS 'Sums a UTC day, so that any window over days is exact.';

@@ -1,2 +1,3 @@
--- A hypertable goes with its table: the rollbacks before this one drop them.
+-- Nothing to take back: a hypertable does all that its table did, and goes with it when the rollbacks of
+-- the earlier migrations drop it.
 SELECT 1;

@@ -1,0 +1,228 @@
+"""How well a model would have done: walk-forward forecasts next to those of two baselines.
+
+Each fold's model and baselines know only the rows before its test period. The baselines:
+
+- always_up says up every time, with the share of ups in the training part as its probability;
+- yesterday_sign says up if the last session rose, with the share of ups that followed such a
+  session in the training part as its probability.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hyperfeast import stats
+from hyperfeast.errors import TrainingError
+from hyperfeast.models import ModelSpec
+from hyperfeast.models.booster import Booster
+from hyperfeast.splits import Rows, walk_forward
+from hyperfeast.training.dataset import Dataset
+
+MODEL = "model"
+COST_BPS = 5.0
+
+_OOS = ("symbol", "event_timestamp", "proba", "label", "forward_return", "next_return")
+
+
+@dataclass(frozen=True)
+class Equity:
+    """What 1 is worth at each close, out of sample.
+
+    Attributes:
+        dates: n closes, UTC, ascending.
+        signal: n values: following the forecasts; the first is 1.
+        buy_and_hold: n values: holding every symbol all the time.
+    """
+
+    dates: list[datetime]
+    signal: list[float]
+    buy_and_hold: list[float]
+
+
+@dataclass(frozen=True)
+class Roc:
+    """The pooled ROC curve's corners.
+
+    Attributes:
+        false_positive_rate: n shares, ascending.
+        true_positive_rate: n shares, ascending.
+        auc: the area under it; None where only one class was seen.
+    """
+
+    false_positive_rate: list[float]
+    true_positive_rate: list[float]
+    auc: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Out-of-sample results.
+
+    Attributes:
+        metrics: JSON without NaN: `pooled` and `folds` with the scores of model and baselines,
+            `strategy` with the final worth of 1, `rows`. A score that does not exist is null.
+        oos: symbol, event_timestamp, proba, label, forward_return, next_return of every test row.
+        roc: of the model, over all test rows.
+        equity: of the model's strategy, and of buy-and-hold.
+    """
+
+    metrics: dict[str, Any]
+    oos: pl.DataFrame
+    roc: Roc
+    equity: Equity
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """Of the test rows: the probability of a 1, and whether 1 is predicted."""
+
+    proba: NDArray[np.float64]
+    up: NDArray[np.bool_]
+
+    def scores(self, labels: NDArray[np.int64]) -> dict[str, float | None]:
+        scores = {
+            "accuracy": stats.accuracy(labels, self.up),
+            "auc": stats.auc(labels, self.proba),
+            "log_loss": stats.log_loss(labels, self.proba),
+            "brier": stats.brier(labels, self.proba),
+        }
+        return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def evaluate(dataset: Dataset, spec: ModelSpec, closes: pl.Series) -> Evaluation:
+    """Train and test once a fold, and pool the test rows.
+
+    Args:
+        dataset: labels and features.
+        spec: the model.
+        closes: event timestamps of all bars: they date the equity curve's last point.
+
+    Raises:
+        TrainingError: too few sessions for the folds, or a training part of one class.
+    """
+    folds = walk_forward(
+        dataset.times("event_timestamp"),
+        dataset.times("label_end"),
+        folds=spec.folds,
+        purge=spec.horizon,
+    )
+    forecasts = [
+        _forecasts(dataset, spec, train, test, fold)
+        for fold, (train, test) in enumerate(folds, start=1)
+    ]
+    pooled = {
+        name: _Forecast(
+            np.concatenate([forecast[name].proba for forecast in forecasts]),
+            np.concatenate([forecast[name].up for forecast in forecasts]),
+        )
+        for name in forecasts[0]
+    }
+    tested = np.concatenate([test for _, test in folds])
+    labels = dataset.labels[tested]
+    oos = dataset.rows[tested].with_columns(proba=pooled[MODEL].proba).select(_OOS)
+    equity = equity_curve(oos, spec.horizon, closes)
+    scores = {name: forecast.scores(labels) for name, forecast in pooled.items()}
+    fpr, tpr = stats.roc_curve(labels, pooled[MODEL].proba)
+    metrics = {
+        "pooled": scores,
+        "folds": [
+            _fold_metrics(dataset, train, test, forecast)
+            for (train, test), forecast in zip(folds, forecasts, strict=True)
+        ],
+        "strategy": {
+            "signal": equity.signal[-1],
+            "buy_and_hold": equity.buy_and_hold[-1],
+            "cost_bps": COST_BPS,
+            "sessions": len(equity.dates) - 1,
+        },
+        "rows": {"used": dataset.rows.height, "cold": dataset.cold, "out_of_sample": oos.height},
+    }
+    return Evaluation(metrics, oos, Roc(fpr.tolist(), tpr.tolist(), scores[MODEL]["auc"]), equity)
+
+
+def equity_curve(oos: pl.DataFrame, horizon: int, closes: pl.Series) -> Equity:
+    """What 1 becomes by following the forecasts, and by holding every symbol all the time.
+
+    At each close a symbol is held for the next session with the mean of its last `horizon` signals
+    (long above a probability of one half, else flat); equal weight, costs on turnover, as in
+    `stats.growth`.
+
+    Args:
+        oos: symbol, event_timestamp, proba and next_return, at least one row.
+        horizon: sessions that a forecast looks ahead.
+        closes: event timestamps that include the close after the last row's.
+    """
+    sessions, session = np.unique(
+        oos["event_timestamp"].to_physical().to_numpy(), return_inverse=True
+    )
+    symbols, symbol = np.unique(oos["symbol"].to_numpy(), return_inverse=True)
+
+    def by_session(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        grid = np.full((len(sessions), len(symbols)), np.nan)
+        grid[session, symbol] = values
+        return grid
+
+    returns = by_session(oos["next_return"].to_numpy())
+    signals = by_session((oos["proba"] > 0.5).cast(pl.Float64).to_numpy())  # noqa: PLR2004 - even odds
+    positions = stats.overlapping_positions(signals, horizon)
+    dates = oos["event_timestamp"].unique().sort()
+    after = closes.filter(closes > dates[-1]).sort().head(1)
+    return Equity(
+        dates=[*dates, *after],
+        signal=stats.growth(positions, returns, cost_bps=COST_BPS).tolist(),
+        buy_and_hold=stats.growth(np.ones_like(returns), returns, cost_bps=COST_BPS).tolist(),
+    )
+
+
+def _forecasts(
+    dataset: Dataset, spec: ModelSpec, train: Rows, test: Rows, fold: int
+) -> dict[str, _Forecast]:
+    labels = dataset.labels[train]
+    if labels.min() == labels.max():
+        raise TrainingError(
+            f"fold {fold}: all {len(train)} rows before the test period have the label {labels[0]}, "
+            "expected both. Ingest a longer history, or declare fewer folds"
+        )
+    booster = Booster.fit(
+        dataset.matrix[train],
+        labels,
+        dataset.columns,
+        parameters=spec.parameters,
+        rounds=spec.rounds,
+        seed=spec.seed,
+    )
+    proba = booster.predict(dataset.matrix[test])
+    ups = float(labels.mean())
+    rose = dataset.rows["last_return"].fill_null(0.0).to_numpy() > 0
+    after_rise, after_fall = (
+        float(labels[rose[train] == sign].mean()) if np.any(rose[train] == sign) else ups
+        for sign in (True, False)
+    )
+    return {
+        MODEL: _Forecast(proba, proba > 0.5),  # noqa: PLR2004 - even odds
+        "always_up": _Forecast(np.full(len(test), ups), np.ones(len(test), dtype=np.bool_)),
+        "yesterday_sign": _Forecast(np.where(rose[test], after_rise, after_fall), rose[test]),
+    }
+
+
+def _fold_metrics(
+    dataset: Dataset, train: Rows, test: Rows, forecasts: dict[str, _Forecast]
+) -> dict[str, Any]:
+    labels = dataset.labels[test]
+    return {
+        "train_rows": len(train),
+        "train_label_end": _iso(dataset.rows["label_end"][train].max()),
+        "test_rows": len(test),
+        "test_first": _iso(dataset.rows["event_timestamp"][test].min()),
+        "test_last": _iso(dataset.rows["event_timestamp"][test].max()),
+        **{name: forecast.scores(labels) for name, forecast in forecasts.items()},
+    }
+
+
+def _iso(moment: object) -> str:
+    return cast("datetime", moment).isoformat()

@@ -1,0 +1,47 @@
+-- name: begin_batch
+-- Committed before anything else, so that a batch that dies is seen.
+INSERT INTO ingest_batches (source, symbol, tf, rows_in)
+VALUES (%(source)s, %(symbol)s, %(tf)s, %(rows_in)s)
+RETURNING batch_id, started_at
+
+-- name: complete_batch
+-- Committed with the batch's rows: a batch is COMPLETED if and only if they are there.
+UPDATE ingest_batches
+SET inserted = %(inserted)s, corrected = %(corrected)s, unchanged = %(unchanged)s,
+    quarantined = %(quarantined)s, status = 'COMPLETED', finished_at = clock_timestamp(),
+    range = CASE WHEN %(first)s::timestamptz IS NOT NULL
+        THEN tstzrange(%(first)s::timestamptz, %(last)s::timestamptz, '[]')
+    END
+WHERE batch_id = %(batch_id)s
+
+-- name: fail_batch
+-- Only while it runs: an error after the commit (a broken connection) does not undo what is there.
+UPDATE ingest_batches
+SET status = 'FAILED', finished_at = clock_timestamp(), error = %(error)s
+WHERE batch_id = %(batch_id)s AND status = 'RUNNING'
+
+-- name: moment
+SELECT clock_timestamp() AS moment
+
+-- name: analyze
+-- A temporary table has no statistics until told: without them a large batch is joined row by row.
+ANALYZE {table}
+
+-- name: add_instruments
+-- In the symbols' order, as every batch does: two batches can wait for each other in one direction only.
+INSERT INTO instruments (symbol, calendar)
+SELECT symbol, calendar
+FROM unnest(%(symbols)s::text[], %(calendars)s::text[]) AS wanted (symbol, calendar)
+ORDER BY symbol COLLATE "C"
+ON CONFLICT DO NOTHING
+
+-- name: lock_instruments
+-- One writer of an instrument's rows at a time, until it commits. Readers are not held up.
+SELECT symbol, calendar
+FROM instruments
+WHERE symbol = ANY(%(symbols)s)
+ORDER BY symbol COLLATE "C"
+FOR NO KEY UPDATE
+
+-- name: calendars
+SELECT symbol, calendar FROM instruments WHERE symbol = ANY(%(symbols)s)

@@ -1,0 +1,187 @@
+"""The main job as a newcomer runs it."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, DemoRun, Shell, shell
+from psycopg import conninfo
+from pydantic import SecretStr
+
+from hyperfeast.app import App
+from hyperfeast.db import Database
+from hyperfeast.demo import STAGES
+from hyperfeast.servers import EmbeddedServers
+from hyperfeast.settings import Settings
+
+SYMBOLS = ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
+COUNTED = (
+    "candles",
+    "candle_revisions",
+    "corporate_actions",
+    "user_baseline_raw",
+    "features_market_technical_v1",
+    "features_personal_baseline_v1",
+    "model_registry",
+)
+
+
+def counts(demo: DemoRun) -> dict[str, int]:
+    """Rows a table."""
+    return {name: demo.database.fetch(f"SELECT count(*) AS n FROM {name}")[0]["n"] for name in COUNTED}  # noqa: S608
+
+
+Copier = Callable[[DemoRun], App]
+
+
+@pytest.fixture
+def make_copy() -> Iterator[Copier]:
+    """The platform on a copy of the demo's database, which a test may spoil."""
+    made: list[Database] = []
+
+    def copy(demo: DemoRun) -> App:
+        admin = Database(conninfo.make_conninfo(demo.database.dsn, dbname="postgres"))
+        made.append(admin)
+        with admin.connect(autocommit=True) as connection:
+            connection.execute("CREATE DATABASE spoiled TEMPLATE hyperfeast")
+        dsn = conninfo.make_conninfo(demo.database.dsn, dbname="spoiled")
+        return App(Settings(home=demo.home, postgres_dsn=SecretStr(dsn), feature_repo=ROOT / "feature_repo"))
+
+    yield copy
+    for admin in made:
+        with admin.connect(autocommit=True) as connection:
+            connection.execute("DROP DATABASE spoiled WITH (FORCE)")
+
+
+def test_every_stage_ran_on_all_the_data(demo: DemoRun) -> None:
+    rows = {stage["title"]: stage["rows"] for stage in demo.result["stages"]}
+    assert list(rows) == list(STAGES)
+    assert rows["daily candles"] == 12_154
+    assert rows["glucose readings"] == 52_281
+    assert rows["corporate actions"] == 3
+
+
+def test_the_score_stands_beside_both_baselines(demo: DemoRun) -> None:
+    pooled = demo.result["metrics"]["pooled"]
+    assert set(pooled) == {"model", "always_up", "yesterdays_sign"}
+    assert 0.45 < pooled["model"]["accuracy"] < 0.65
+    assert 0.4 < pooled["model"]["auc"] < 0.65, "better than this on daily stocks is a leak"
+
+
+def test_every_symbol_is_predicted_and_logged_with_its_vector(demo: DemoRun) -> None:
+    predictions = {one["symbol"]: one for one in demo.result["predictions"]}
+    assert sorted(predictions) == SYMBOLS
+    assert all(one["stale"] for one in predictions.values()), "features of 2013 are old"
+    request_id = predictions["AAPL"]["request_id"]
+    logged = demo.database.fetch("SELECT * FROM signals WHERE request_id = %s", [request_id])
+    assert {row["symbol"]: row["features"] for row in logged} == {
+        symbol: one["features"] for symbol, one in predictions.items()
+    }
+    assert {row["symbol"]: row["proba"] for row in logged} == {
+        symbol: one["proba"] for symbol, one in predictions.items()
+    }
+    assert all(row["latency_ms"] > 0 and row["feature_ages"] for row in logged)
+
+
+@pytest.mark.parametrize("symbol", SYMBOLS)
+def test_the_served_vector_is_the_offline_row_bit_for_bit(demo: DemoRun, symbol: str) -> None:
+    served = next(one for one in demo.result["predictions"] if one["symbol"] == symbol)["features"]
+    offline = demo.database.fetch(
+        "SELECT * FROM features_market_technical_v1 WHERE symbol = %s "
+        "ORDER BY event_timestamp DESC, recorded_at DESC LIMIT 1",
+        [symbol],
+    )[0]
+    assert len(served) == 9
+    assert {name: _bits(value) for name, value in served.items()} == {
+        name: _bits(offline[name]) for name in served
+    }
+
+
+def test_no_return_jumps_at_a_split_and_the_real_crash_stays(demo: DemoRun) -> None:
+    falls = demo.database.fetch(
+        "SELECT symbol, event_timestamp::date AS day FROM features_market_technical_v1 "
+        "WHERE log_return_1 < -0.4"
+    )
+    assert [(row["symbol"], str(row["day"])) for row in falls] == [("AAPL", "2000-09-29")]
+
+
+def test_features_are_known_at_the_close_and_never_at_the_open(demo: DemoRun) -> None:
+    # 2012-11-23 was a half day: New York closed at 13:00, 18:00 UTC. In July 16:00 is 20:00 UTC.
+    rows = demo.database.fetch(
+        "SELECT event_timestamp FROM features_market_technical_v1 WHERE symbol = 'IBM' "
+        "AND event_timestamp::date IN ('2012-11-23', '2012-07-10', '2012-12-10') ORDER BY 1"
+    )
+    assert [f"{row['event_timestamp']:%m-%d %H:%M}" for row in rows] == ["07-10 20:00", "11-23 18:00", "12-10 21:00"]
+
+
+def test_adjusted_close_is_no_feature_and_no_price(demo: DemoRun) -> None:
+    first = demo.database.fetch("SELECT c FROM candles WHERE symbol = 'AAPL' ORDER BY ts LIMIT 1")
+    assert first[0]["c"] == 130.31
+
+
+def test_conflicting_readings_are_in_quarantine(demo: DemoRun) -> None:
+    refused = demo.database.fetch("SELECT rule, count(*) AS n FROM quarantine GROUP BY rule")
+    assert refused == [{"rule": "duplicate_key", "n": 6}]
+
+
+def test_the_last_z_scores_are_numbers(demo: DemoRun) -> None:
+    scores = [one["z_score"] for one in demo.result["z_scores"]]
+    assert len(scores) == 5
+    assert all(math.isfinite(score) and abs(score) < 10 for score in scores)
+
+
+def test_run_twice_same_rows_same_metrics(demo: DemoRun) -> None:
+    before = counts(demo)
+    again = demo.shell.json("demo", "--report", "again.html")
+    assert counts(demo) == before
+    assert again["metrics"] == demo.result["metrics"]
+    assert again["model_version"] == demo.result["model_version"]
+    assert [one["proba"] for one in again["predictions"]] == [
+        one["proba"] for one in demo.result["predictions"]
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_at_any_stage_and_run_again_it_finishes(tmp_path: Path, demo: DemoRun) -> None:
+    home = tmp_path / "home"
+    in_demo = shell(tmp_path, home=str(home))
+    try:
+        for seconds in (0.7, 2.0, 5.0, 8.0, 11.0, 14.0):
+            _start_and_kill(in_demo, seconds)
+        result = in_demo.json("demo")
+        killed = DemoRun(in_demo, home, result, tmp_path / "report.html")
+        assert result["metrics"] == demo.result["metrics"]
+        assert counts(killed) | {"model_registry": 1} == counts(demo)
+    finally:
+        EmbeddedServers(home).down()
+
+
+def test_training_rows_do_not_know_later_candles(demo: DemoRun, make_copy: Copier) -> None:
+    app = make_copy(demo)
+    rows = app.database.frame(
+        "SELECT symbol, event_timestamp FROM features_market_technical_v1 "
+        "WHERE event_timestamp < '2009-01-01' ORDER BY 1, 2"
+    )
+    before = app.feast.historical(rows, "market_direction_v1")
+    app.database.execute(
+        "UPDATE candles SET o = o * 1.5, h = h * 1.5, l = l * 1.5, c = c * 1.5 WHERE ts >= '2009-01-01'"
+    )
+    assert app.compute_features("market_technical")[0].written > 0
+    after = app.feast.historical(rows, "market_direction_v1")
+    assert before.height > 7000
+    assert before.equals(after)
+
+
+def _start_and_kill(in_demo: Shell, seconds: float) -> None:
+    process = in_demo.start("demo", start_new_session=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def _bits(value: float | None) -> str | None:
+    return None if value is None else float(value).hex()

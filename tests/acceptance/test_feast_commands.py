@@ -1,0 +1,76 @@
+"""Feast's own command line, from the feature repository, against the servers in use."""
+
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from conftest import BIN, ROOT, DemoRun
+
+REPO = ROOT / "feature_repo"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["apply"], "No changes"),
+        (["plan"], "No changes"),
+        (["materialize", "2000-01-01T00:00:00", "2013-06-01T00:00:00"], "market_technical_v1"),
+        (["materialize-incremental", "2013-06-02T00:00:00"], "personal_baseline_v1"),
+        (["feature-views", "list"], "market_technical_v1"),
+        (["feature-services", "list"], "market_direction_v1"),
+        (["entities", "list"], "symbol"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_command_works_as_it_stands(demo: DemoRun, command: list[str], expected: str) -> None:
+    ran = demo.shell.run("feast", *command, folder=REPO)
+    assert ran.returncode == 0, ran.stderr
+    assert expected in ran.stdout + ran.stderr
+
+
+def test_no_password_in_what_feast_prints_of_its_configuration(demo: DemoRun) -> None:
+    code = "from feast import FeatureStore; print(FeatureStore('.').config.offline_store, FeatureStore('.').config.online_store)"
+    ran = demo.shell.run("python", "-c", code, folder=REPO)
+    assert ran.returncode == 0, ran.stderr
+    assert "127.0.0.1" in ran.stdout
+    assert "password" not in ran.stdout
+
+
+def test_the_ui_shows_the_project(demo: DemoRun) -> None:
+    port = _free_port()
+    process = subprocess.Popen(
+        [str(BIN / "feast"), "ui", "--host", "127.0.0.1", "--port", str(port)],
+        cwd=REPO,
+        env=demo.shell.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        listed = json.loads(_wait_for(f"http://127.0.0.1:{port}/projects-list.json"))
+        assert "hyperfeast" in json.dumps(listed)
+        assert "<html" in _wait_for(f"http://127.0.0.1:{port}/").lower()
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(url: str) -> str:
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
+                return str(response.read().decode())
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.25)
+    raise AssertionError(f"nobody answers at {url}")

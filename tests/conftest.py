@@ -1,0 +1,85 @@
+"""Real servers for every test that asks for one: started once a session, a fresh database each test."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from psycopg import conninfo, sql
+
+from hyperfeast import cache
+from hyperfeast.db import Database
+from hyperfeast.migrate import migrate
+from hyperfeast.servers import EmbeddedServers, Endpoints, in_use
+
+settings.register_profile("hyperfeast", deadline=None, print_blob=True)
+settings.load_profile("hyperfeast")
+
+_TEMPLATE = "template_hyperfeast"
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of this session's own PostgreSQL and Redis."""
+    home = tmp_path_factory.mktemp("servers")
+    yield home
+    EmbeddedServers(home).down()
+
+
+@pytest.fixture(scope="session")
+def endpoints(server_home: Path) -> Endpoints:
+    """This session's PostgreSQL and Redis."""
+    return in_use(server_home, postgres_dsn=None, redis_url=None)
+
+
+@pytest.fixture(scope="session")
+def _template(endpoints: Endpoints) -> Database:
+    """A migrated database that the others are copied from; the superuser's is returned."""
+    admin = Database(endpoints.postgres_dsn)
+    _create(admin, _TEMPLATE, "template0")
+    migrate(_named(admin, _TEMPLATE))
+    return admin
+
+
+@pytest.fixture
+def empty_database(endpoints: Endpoints) -> Iterator[Database]:
+    """A fresh database with nothing in it."""
+    yield from _fresh(Database(endpoints.postgres_dsn), "template0")
+
+
+@pytest.fixture
+def database(_template: Database) -> Iterator[Database]:
+    """A fresh, migrated database."""
+    yield from _fresh(_template, _TEMPLATE)
+
+
+@pytest.fixture
+def redis_url(endpoints: Endpoints) -> str:
+    """The session's Redis, emptied."""
+    with cache.connect(endpoints.redis_url) as redis:
+        redis.flushdb()
+    return endpoints.redis_url
+
+
+def _fresh(admin: Database, template: str) -> Iterator[Database]:
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    _create(admin, name, template)
+    yield _named(admin, name)
+    with admin.connect(autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _create(admin: Database, name: str, template: str) -> None:
+    with admin.connect(autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+
+
+def _named(admin: Database, name: str) -> Database:
+    return Database(conninfo.make_conninfo(admin.dsn, dbname=name))

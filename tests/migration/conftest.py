@@ -1,0 +1,34 @@
+"""Databases and questions that the migration tests share."""
+
+from typing import Any
+
+import pytest
+
+from hyperfeast.db import Database
+from hyperfeast.migrate import migrate
+
+
+@pytest.fixture
+def migrated_community(community: Database) -> Database:
+    """TimescaleDB Community with the newest schema and no rows."""
+    migrate(community, to=0)
+    migrate(community)
+    return community
+
+
+def columns(database: Database) -> list[tuple[Any, ...]]:
+    """Relation, column and type of everything in the schema but the record of migrations."""
+    rows = database.fetch(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns "
+        "WHERE table_schema = current_schema() AND left(table_name, 1) <> '_' "
+        "ORDER BY table_name, ordinal_position"
+    )
+    return [tuple(row.values()) for row in rows]
+
+
+def relations(database: Database) -> list[str]:
+    """Whatever takes a name in the schema: tables, views, indexes, sequences."""
+    rows = database.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace ORDER BY 1"
+    )
+    return [row["relname"] for row in rows]

