@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from psycopg import conninfo, sql
+from timescale.fixtures import community  # noqa: F401 - a fixture for every test below
 
 from hyperfeast import cache
 from hyperfeast.db import Database

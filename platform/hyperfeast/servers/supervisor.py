@@ -79,6 +79,7 @@ class EmbeddedServer(ABC):
             living = self._living()
             if living is None:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._refuse_the_folder_of_another()
                 with self._start_lock():
                     living = self._living() or self._start()
         return self._address(living)
@@ -177,6 +178,16 @@ class EmbeddedServer(ABC):
             f"{self.name} found {_PORT_ATTEMPTS} ports in a row taken by other programs in the "
             "moment of its start: try again"
         )
+
+    def _refuse_the_folder_of_another(self) -> None:
+        """Root could start a server there, and its files would lock the owner out afterwards."""
+        owner = self.folder.stat().st_uid
+        if owner != os.geteuid():
+            raise ServerStartFailed(
+                f"{self.name} was not started: {self.folder} belongs to user id {owner}, and this "
+                f"is user id {os.geteuid()}. Run hyperfeast as its owner, or set HYPERFEAST_HOME "
+                "to a folder of your own"
+            )
 
     def _end(self) -> bool:
         with self._start_lock():

@@ -1,0 +1,176 @@
+"""What goes wrong says so in one line, with the right exit code, and leaves nothing half done."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import DemoRun, Shell
+from psycopg import conninfo
+
+from hyperfeast.db import Database
+
+USAGE, FAILURE = 2, 1
+HEADER = "symbol,date,open,high,low,close,volume\n"
+GOOD = "AAA,2020-01-02,10,11,9,10.5,100\n"
+
+
+def refused(shell: Shell, code: int, *arguments: str) -> str:
+    """Run a command that has to fail; its one line."""
+    ran = shell.hyperfeast(*arguments)
+    assert ran.returncode == code, (ran.stdout, ran.stderr)
+    assert "Traceback" not in ran.stderr
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, ran.stderr
+    return lines[0]
+
+
+def stored(database: Database) -> int:
+    return int(database.fetch("SELECT count(*) AS n FROM candles")[0]["n"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "said"),
+    [
+        ("missing.csv", None, USAGE, "missing.csv"),
+        ("a.xlsx", b"x", USAGE, "csv"),
+        ("empty.csv", b"", FAILURE, "empty"),
+        ("header.csv", HEADER.encode(), FAILURE, "no rows"),
+        ("columns.csv", b"symbol,date,price\nAAA,2020-01-02,1\n", FAILURE, "--column"),
+        ("utf16.csv", (HEADER + GOOD).encode("utf-16"), FAILURE, "UTF-8"),
+        ("latin.csv", (HEADER + GOOD.replace("AAA", "\xc4\xc4")).encode("latin-1"), FAILURE, "UTF-8"),
+        ("cut.csv.gz", b"\x1f\x8b\x08\x00abc", FAILURE, "gz"),
+        ("cut.parquet", b"PAR1abc", FAILURE, "arquet"),
+        ("intraday.csv", (HEADER + GOOD.replace("2020-01-02", "2020-01-02T14:30:00Z")).encode(), FAILURE, "--tf"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_taken(
+    on_database: Shell, database: Database, tmp_path: Path, name: str, content: bytes | None, code: int, said: str
+) -> None:  # fmt: skip
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert said.lower() in refused(on_database, code, "ingest", "candles", name, "--tf", "1d").lower()
+    assert stored(database) == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "rule"),
+    [
+        ("AAA,2020-01-03,10,11,9,nan,100", "number_missing"),
+        ("AAA,2020-01-03,10,inf,9,10,100", "finite"),
+        ("AAA,2020-01-03,10,1e999,9,10,100", "finite"),
+        ("AAA,2020-01-03,-10,11,-12,10,100", "price_positive"),
+        ("AAA,2020-01-03,10,9,11,10,100", "high_is_highest"),
+        ("AAA,2020-01-03,10,11,10.5,10.2,100", "low_is_lowest"),
+        ("AAA,2020-01-03,10,11,9,10,-1", "volume_not_negative"),
+        ("AAA,9999-01-03,10,11,9,10,1", "time_range"),
+        ("x'); DROP TABLE signals; --,2020-01-03,10,11,9,10,1", "symbol_format"),
+        ("AAA,2020-01-03,10,11,9,10,1\nAAA,2020-01-03,10,11,9,10.1,1", "duplicate_key"),
+    ],
+)
+def test_a_bad_row_is_quarantined_by_its_rule_and_the_others_are_in(
+    on_database: Shell, database: Database, tmp_path: Path, row: str, rule: str
+) -> None:
+    (tmp_path / "bars.csv").write_text(HEADER + GOOD + row + "\n")
+    said = refused(on_database, FAILURE, "ingest", "candles", "bars.csv", "--tf", "1d")
+    assert rule in said
+    assert stored(database) == 1
+    rules = database.fetch("SELECT DISTINCT rule FROM quarantine")
+    assert rules == [{"rule": rule}]
+    assert database.fetch("SELECT to_regclass('signals') AS kept")[0]["kept"] == "signals"
+
+
+def test_refused_rows_that_are_allowed_are_no_failure(on_database: Shell, tmp_path: Path) -> None:
+    (tmp_path / "bars.csv").write_text(HEADER + GOOD + "AAA,2020-01-03,10,9,11,10,1\n")
+    summary = on_database.json("ingest", "candles", "bars.csv", "--tf", "1d", "--max-refused", "1")
+    assert (summary["inserted"], summary["quarantined"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["ingest", "candles", "bars.csv", "--tf", "2d"], USAGE, "1m 5m 15m 1h 4h 1d 1w"),
+        (["ingest", "candles", "bars.csv", "--tf", "1d", "--column", "close"], USAGE, "NAME=COLUMN"),
+        (["ingest", "candles", "bars.csv", "--tf", "1d", "--calendar", "XNYSE"], USAGE, "XNYS"),
+        (["ingest", "metrics", "bars.csv", "--user", "me"], USAGE, "UUID"),
+        (["predict", "AAPL"], FAILURE, "hyperfeast train"),
+        (["predict", "AAPL", "--model", "nothing"], USAGE, "market_direction"),
+        (["train", "nothing"], USAGE, "market_direction"),
+        (["train", "market_direction"], FAILURE, "candles"),
+        (["features", "compute", "nothing"], USAGE, "market_technical"),
+        (["migrate", "--to", "99"], USAGE, "10"),
+        (["demo", "--report", "no/such/folder/report.html"], USAGE, "no/such/folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistaken_call(
+    on_database: Shell, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "bars.csv").write_text(HEADER + GOOD)
+    assert said in refused(on_database, code, *arguments)
+
+
+def test_an_unknown_symbol_at_predict(demo: DemoRun) -> None:
+    assert "unknown symbol 'NOPE': known are AAPL" in refused(demo.shell, USAGE, "predict", "NOPE")
+
+
+def test_no_server_at_the_address(make_shell: Callable[..., Shell]) -> None:
+    shell = make_shell(postgres_dsn="postgresql://u:s3cret@127.0.0.1:9/db", redis_url="redis://127.0.0.1:9")
+    said = refused(shell, FAILURE, "migrate")
+    assert "127.0.0.1:9/db does not answer" in said
+    assert "s3cret" not in said
+    status = shell.hyperfeast("status")
+    assert status.returncode == FAILURE
+    assert "DOWN" in status.stdout
+    assert "s3cret" not in status.stdout + status.stderr
+
+
+def test_a_wrong_password_is_never_printed(
+    make_shell: Callable[..., Shell], database: Database
+) -> None:
+    dsn = conninfo.make_conninfo(database.dsn, password="wr0ng-s3cret")
+    shell = make_shell(postgres_dsn=dsn, redis_url="redis://127.0.0.1:9")
+    for command in ("migrate", "features compute"):
+        said = refused(shell, FAILURE, *command.split())
+        assert "refused the user or the password" in said
+        assert "wr0ng-s3cret" not in said
+
+
+def test_a_wrong_redis_password_is_never_printed(
+    make_shell: Callable[..., Shell], database: Database, redis_url: str
+) -> None:
+    host = redis_url.split("@")[1]
+    shell = make_shell(postgres_dsn=database.dsn, redis_url=f"redis://:wr0ng-s3cret@{host}")
+    status = shell.hyperfeast("status")
+    assert status.returncode == FAILURE
+    assert "refused the password" in status.stdout
+    assert "wr0ng-s3cret" not in status.stdout + status.stderr
+
+
+def test_a_newer_schema_is_left_alone(on_database: Shell, database: Database) -> None:
+    database.execute(
+        "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('x', '0099.later')"
+    )
+    assert "upgrade" in refused(on_database, FAILURE, "migrate").lower()
+
+
+def test_an_empty_database_says_migrate(
+    make_shell: Callable[..., Shell], empty_database: Database, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "bars.csv").write_text(HEADER + GOOD)
+    shell = make_shell(postgres_dsn=empty_database.dsn, redis_url=redis_url)
+    assert "hyperfeast migrate" in refused(shell, FAILURE, "ingest", "candles", "bars.csv", "--tf", "1d")
+
+
+def test_a_setting_that_is_none(make_shell: Callable[..., Shell]) -> None:
+    assert "API_PORT" in refused(make_shell(api_port="a lot"), USAGE, "status").upper()
+
+
+def test_debug_shows_the_traceback(make_shell: Callable[..., Shell]) -> None:
+    ran = make_shell().hyperfeast("ingest", "candles", "missing.csv", "--tf", "1d", "--debug")
+    assert "Traceback" in ran.stderr
+
+
+def test_typer_says_what_is_missing(make_shell: Callable[..., Shell]) -> None:
+    ran = make_shell().hyperfeast("ingest", "candles")
+    assert ran.returncode == USAGE
+    assert "Traceback" not in ran.stderr
