@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from psycopg import conninfo, sql
-from timescale.fixtures import community  # noqa: F401 - a fixture for every test below
 
 from hyperfeast import cache
 from hyperfeast.db import Database
 from hyperfeast.migrate import migrate
 from hyperfeast.servers import EmbeddedServers, Endpoints, in_use
+from timescale.fixtures import community  # noqa: F401 - a fixture for every test below
 
 settings.register_profile("hyperfeast", deadline=None, print_blob=True)
 settings.load_profile("hyperfeast")

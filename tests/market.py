@@ -6,7 +6,9 @@ import numpy as np
 import polars as pl
 
 
-def bars(sessions: int, *, symbols: tuple[str, ...] = ("AAA", "BBB"), seed: int = 0) -> pl.DataFrame:
+def bars(
+    sessions: int, *, symbols: tuple[str, ...] = ("AAA", "BBB"), seed: int = 0
+) -> pl.DataFrame:
     """Bars as `features.bars.read_bars` gives them, unadjusted, one a day, no splits."""
     return pl.concat(
         _one(symbol, sessions, np.random.default_rng([seed, number]))

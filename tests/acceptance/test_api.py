@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import DemoRun
+
+from acceptance.shell import DemoRun
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import DemoRun, Shell
 from psycopg import conninfo
 
+from acceptance.shell import DemoRun, Shell
 from hyperfeast.db import Database
 
 USAGE, FAILURE = 2, 1
@@ -48,7 +48,9 @@ def test_a_file_that_cannot_be_taken(
 ) -> None:  # fmt: skip
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    assert said.lower() in refused(on_database, code, "ingest", "candles", name, "--tf", "1d").lower()
+    assert (
+        said.lower() in refused(on_database, code, "ingest", "candles", name, "--tf", "1d").lower()
+    )
     assert stored(database) == 0
 
 
@@ -89,7 +91,11 @@ def test_refused_rows_that_are_allowed_are_no_failure(on_database: Shell, tmp_pa
     ("arguments", "code", "said"),
     [
         (["ingest", "candles", "bars.csv", "--tf", "2d"], USAGE, "1m 5m 15m 1h 4h 1d 1w"),
-        (["ingest", "candles", "bars.csv", "--tf", "1d", "--column", "close"], USAGE, "NAME=COLUMN"),
+        (
+            ["ingest", "candles", "bars.csv", "--tf", "1d", "--column", "close"],
+            USAGE,
+            "NAME=COLUMN",
+        ),
         (["ingest", "candles", "bars.csv", "--tf", "1d", "--calendar", "XNYSE"], USAGE, "XNYS"),
         (["ingest", "metrics", "bars.csv", "--user", "me"], USAGE, "UUID"),
         (["predict", "AAPL"], FAILURE, "hyperfeast train"),
@@ -114,7 +120,9 @@ def test_an_unknown_symbol_at_predict(demo: DemoRun) -> None:
 
 
 def test_no_server_at_the_address(make_shell: Callable[..., Shell]) -> None:
-    shell = make_shell(postgres_dsn="postgresql://u:s3cret@127.0.0.1:9/db", redis_url="redis://127.0.0.1:9")
+    shell = make_shell(
+        postgres_dsn="postgresql://u:s3cret@127.0.0.1:9/db", redis_url="redis://127.0.0.1:9"
+    )
     said = refused(shell, FAILURE, "migrate")
     assert "127.0.0.1:9/db does not answer" in said
     assert "s3cret" not in said
@@ -158,7 +166,9 @@ def test_an_empty_database_says_migrate(
 ) -> None:
     (tmp_path / "bars.csv").write_text(HEADER + GOOD)
     shell = make_shell(postgres_dsn=empty_database.dsn, redis_url=redis_url)
-    assert "hyperfeast migrate" in refused(shell, FAILURE, "ingest", "candles", "bars.csv", "--tf", "1d")
+    assert "hyperfeast migrate" in refused(
+        shell, FAILURE, "ingest", "candles", "bars.csv", "--tf", "1d"
+    )
 
 
 def test_a_setting_that_is_none(make_shell: Callable[..., Shell]) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, DemoRun, Shell, shell
 from psycopg import conninfo
 from pydantic import SecretStr
 
+from acceptance.shell import ROOT, DemoRun, Shell, shell
 from hyperfeast.app import App
 from hyperfeast.db import Database
 from hyperfeast.demo import STAGES
@@ -31,7 +31,9 @@ COUNTED = (
 
 def counts(demo: DemoRun) -> dict[str, int]:
     """Rows a table."""
-    return {name: demo.database.fetch(f"SELECT count(*) AS n FROM {name}")[0]["n"] for name in COUNTED}  # noqa: S608
+    return {
+        name: demo.database.fetch(f"SELECT count(*) AS n FROM {name}")[0]["n"] for name in COUNTED
+    }
 
 
 Copier = Callable[[DemoRun], App]
@@ -48,7 +50,11 @@ def make_copy() -> Iterator[Copier]:
         with admin.connect(autocommit=True) as connection:
             connection.execute("CREATE DATABASE spoiled TEMPLATE hyperfeast")
         dsn = conninfo.make_conninfo(demo.database.dsn, dbname="spoiled")
-        return App(Settings(home=demo.home, postgres_dsn=SecretStr(dsn), feature_repo=ROOT / "feature_repo"))
+        return App(
+            Settings(
+                home=demo.home, postgres_dsn=SecretStr(dsn), feature_repo=ROOT / "feature_repo"
+            )
+        )
 
     yield copy
     for admin in made:
@@ -114,7 +120,8 @@ def test_features_are_known_at_the_close_and_never_at_the_open(demo: DemoRun) ->
         "SELECT event_timestamp FROM features_market_technical_v1 WHERE symbol = 'IBM' "
         "AND event_timestamp::date IN ('2012-11-23', '2012-07-10', '2012-12-10') ORDER BY 1"
     )
-    assert [f"{row['event_timestamp']:%m-%d %H:%M}" for row in rows] == ["07-10 20:00", "11-23 18:00", "12-10 21:00"]
+    closes = [f"{row['event_timestamp']:%m-%d %H:%M}" for row in rows]
+    assert closes == ["07-10 20:00", "11-23 18:00", "12-10 21:00"]
 
 
 def test_adjusted_close_is_no_feature_and_no_price(demo: DemoRun) -> None:

@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import BIN, ROOT, DemoRun
+
+from acceptance.shell import BIN, ROOT, DemoRun
 
 REPO = ROOT / "feature_repo"
 
@@ -33,7 +34,10 @@ def test_a_command_works_as_it_stands(demo: DemoRun, command: list[str], expecte
 
 
 def test_no_password_in_what_feast_prints_of_its_configuration(demo: DemoRun) -> None:
-    code = "from feast import FeatureStore; print(FeatureStore('.').config.offline_store, FeatureStore('.').config.online_store)"
+    code = (
+        "from feast import FeatureStore; config = FeatureStore('.').config; "
+        "print(config.offline_store, config.online_store)"
+    )
     ran = demo.shell.run("python", "-c", code, folder=REPO)
     assert ran.returncode == 0, ran.stderr
     assert "127.0.0.1" in ran.stdout

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Shell
-
+from acceptance.shell import Shell
 from hyperfeast.servers import EmbeddedServers
 
 

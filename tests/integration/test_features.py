@@ -6,16 +6,16 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from market import bars
-from market_technical import market_technical
-from personal_baseline import personal_baseline
 from polars.testing import assert_frame_equal
 
 from hyperfeast import clock
 from hyperfeast.db import Database, copy_frame
 from hyperfeast.errors import FeatureError
-from hyperfeast.features import table
+from hyperfeast.features import FeatureSet, table
 from hyperfeast.features.compute import compute, refresh
+from market import bars
+from market_technical import market_technical
+from personal_baseline import personal_baseline
 
 USER = "6f1c6f0e-3a55-4f0b-9b5c-0c6a3f1d2e4b"
 PRICES = {"open": "o", "high": "h", "low": "l", "close": "c", "volume": "v"}
@@ -30,7 +30,7 @@ def store(database: Database, prices: pl.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("feature_set", [market_technical, personal_baseline], ids=str)
-def test_the_table_is_what_is_declared(database: Database, feature_set) -> None:
+def test_the_table_is_what_is_declared(database: Database, feature_set: FeatureSet) -> None:
     table.check(database, feature_set)
     columns = database.frame(f"SELECT * FROM {feature_set.table}").columns  # noqa: S608
     keys = [*feature_set.key_columns, "event_timestamp", "recorded_at"]
@@ -39,7 +39,7 @@ def test_the_table_is_what_is_declared(database: Database, feature_set) -> None:
 
 def test_another_column_is_named_with_the_remedy(database: Database) -> None:
     database.execute("ALTER TABLE features_market_technical_v1 RENAME rsi_14 TO rsi")
-    with pytest.raises(FeatureError, match="rsi_14 declared, but not in .* a new version"):
+    with pytest.raises(FeatureError, match=r"rsi_14 declared, but not in .* a new version"):
         refresh(database, market_technical)
 
 
@@ -125,7 +125,9 @@ def test_multiplying_later_candles_changes_no_earlier_row(
         [prices["ts"][known]],
     )
     written = refresh(database, market_technical).written
-    assert_frame_equal(table.newest(database, market_technical).filter(then), before, check_exact=True)
+    assert_frame_equal(
+        table.newest(database, market_technical).filter(then), before, check_exact=True
+    )
     assert written <= 2 * (119 - known)
 
 
@@ -164,6 +166,6 @@ def _readings(days: int) -> pl.DataFrame:
     first = datetime(2021, 1, 1, tzinfo=UTC)
     times = [first + timedelta(hours=6 * step) for step in range(days * 4) if step % 7]
     values = [100 + (step * 37) % 50 for step in range(len(times))]
-    return pl.DataFrame({"ts": times, "value": values}, schema_overrides={"value": pl.Float64}).with_columns(
-        user_id=pl.lit(USER), metric=pl.lit("glucose"), source=pl.lit("cgm")
-    )
+    return pl.DataFrame(
+        {"ts": times, "value": values}, schema_overrides={"value": pl.Float64}
+    ).with_columns(user_id=pl.lit(USER), metric=pl.lit("glucose"), source=pl.lit("cgm"))

@@ -5,10 +5,10 @@ from datetime import date, timedelta
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
-from market import bars, splits
 from polars.testing import assert_frame_equal
 
 from hyperfeast.adjustment import forward_adjust, split_factor
+from market import bars, splits
 
 
 def test_a_price_counts_in_the_shares_of_the_beginning() -> None:

@@ -4,13 +4,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from market_technical import market_technical
-from personal_baseline import personal_baseline
 
 from hyperfeast.errors import FeatureError
 from hyperfeast.features import Bars, Feature, FeatureSet, Key, Relation
 from hyperfeast.indicators import ema, rsi
 from hyperfeast.types import Timeframe
+from market_technical import market_technical
+from personal_baseline import personal_baseline
 
 
 def declare(**changes: object) -> FeatureSet:

@@ -8,12 +8,13 @@ import pytest
 import talib
 from hypothesis import given
 from hypothesis import strategies as st
-from market import bars, splits
-from market_technical import market_technical
 from polars.testing import assert_frame_equal
 
 from hyperfeast.adjustment import forward_adjust
+from hyperfeast.features import Feature
 from hyperfeast.features.compute import over_bars
+from market import bars, splits
+from market_technical import market_technical
 
 SESSIONS = 320
 PRICE_FEATURES = [f.name for f in market_technical.features if f.rule and f.rule.in_price_units]
@@ -26,10 +27,15 @@ def one_symbol() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 @pytest.mark.parametrize("feature", market_technical.features, ids=lambda feature: feature.name)
-def test_null_exactly_until_warm(feature) -> None:
+def test_null_exactly_until_warm(feature: Feature) -> None:
     _, features = one_symbol()
     missing = features[feature.name].is_null()
-    assert missing.to_list() == [row < feature.rule.lookback for row in range(SESSIONS)]
+    assert missing.to_list() == [row < _lookback(feature) for row in range(SESSIONS)]
+
+
+def _lookback(feature: Feature) -> int:
+    assert feature.rule is not None
+    return feature.rule.lookback
 
 
 def test_every_symbol_is_warmed_up_by_its_own_bars() -> None:
@@ -72,7 +78,9 @@ def test_equal_to_their_formulas() -> None:
     assert last["log_return_20"] == pytest.approx(returns[-20:].sum())
     assert last["realized_volatility_20"] == pytest.approx(returns[-20:].std(ddof=1) * 252**0.5)
     window = volume[-20:]
-    assert last["volume_z_score_20"] == pytest.approx((volume[-1] - window.mean()) / window.std(ddof=1))
+    assert last["volume_z_score_20"] == pytest.approx(
+        (volume[-1] - window.mean()) / window.std(ddof=1)
+    )
     assert last["distance_to_52w_high"] == pytest.approx(close[-1] / high[-252:].max() - 1)
 
 
@@ -117,7 +125,9 @@ def test_a_split_moves_prices_and_nothing_else(seed: int, ex_day: int) -> None:
     expected = over_bars(market_technical, whole)
     found = over_bars(market_technical, adjusted)
     # Halving and doubling are exact in binary, so not even a last bit may differ.
-    assert_frame_equal(found.select(RATIO_FEATURES), expected.select(RATIO_FEATURES), check_exact=True)
+    assert_frame_equal(
+        found.select(RATIO_FEATURES), expected.select(RATIO_FEATURES), check_exact=True
+    )
     scale = pl.when(after).then(2.0).otherwise(1.0)
     assert_frame_equal(
         found.select(pl.col(name) * scale for name in PRICE_FEATURES),

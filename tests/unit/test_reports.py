@@ -401,9 +401,10 @@ def test_every_role_has_a_color_of_its_own() -> None:
     assert set(palette.dark_twins()) == set(dataclasses.astuple(palette.LIGHT))
 
 
-def test_figures_hold_no_color_without_a_dark_twin(tmp_path: Path) -> None:
+def test_figures_hold_no_markup_and_no_color_without_a_dark_twin(tmp_path: Path) -> None:
     data = re.search(r'id="figures">(.*?)</script>', written(tmp_path), re.DOTALL)
     assert data is not None
+    assert "<" not in data[1]
     charts = json.dumps(json.loads(data[1])["figures"])
     assert set(re.findall(r"#[0-9a-fA-F]{3,8}\b|rgba?\([^)]*\)", charts)) <= set(
         palette.dark_twins()

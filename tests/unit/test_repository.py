@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SLOW = ("feast", "pandas", "polars", "xgboost", "great_expectations", "fastapi", "pyarrow", "psycopg")
+SLOW = (
+    "feast",
+    "pandas",
+    "polars",
+    "xgboost",
+    "great_expectations",
+    "fastapi",
+    "pyarrow",
+    "psycopg",
+)
 
 
 def test_platform_is_no_package() -> None:
@@ -34,6 +43,8 @@ def test_no_lock_names_an_address() -> None:
         assert "://" not in lock.read_text(), lock
 
 
-@pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "scripts").iterdir() if not p.suffix))
+@pytest.mark.parametrize(
+    "script", sorted(p.name for p in (ROOT / "scripts").iterdir() if not p.suffix)
+)
 def test_every_script_is_documented(script: str) -> None:
     assert f"scripts/{script}" in (ROOT / "scripts" / "README.md").read_text()

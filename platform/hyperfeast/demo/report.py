@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 _NOTES = (
     "Prices are adjusted for splits by what was known at each bar; a later split changes no earlier row.",
-    "Scores are out of sample: five walk-forward periods, each model trained only on labels that had ended "
-    "five sessions before the period began. Costs of 5 basis points a unit of turnover are in the curve.",
+    (
+        "Scores are out of sample: five walk-forward periods, each model trained only on labels that had "
+        "ended before the period began. Costs of 5 basis points a unit of turnover are in the curve."
+    ),
     "The data end in 2013, so every prediction rests on old features and is marked stale.",
     "The glucose baseline of a day is what was known before that day began.",
 )
