@@ -72,7 +72,7 @@ def test_every_stage_ran_on_all_the_data(demo: DemoRun) -> None:
 
 def test_the_score_stands_beside_both_baselines(demo: DemoRun) -> None:
     pooled = demo.result["metrics"]["pooled"]
-    assert set(pooled) == {"model", "always_up", "yesterdays_sign"}
+    assert set(pooled) == {"model", "always_up", "yesterday_sign"}
     assert 0.45 < pooled["model"]["accuracy"] < 0.65
     assert 0.4 < pooled["model"]["auc"] < 0.65, "better than this on daily stocks is a leak"
 

@@ -9,7 +9,7 @@ from hyperfeast.db import Database
 from hyperfeast.errors import DataError
 from hyperfeast.ingest import IngestSummary, ingest_actions
 
-_ACTIONS = "SELECT symbol, ex_date::text, kind, ratio, amount, source FROM corporate_actions ORDER BY recorded_at, symbol, kind"
+_ACTIONS = "SELECT symbol, ratio, amount FROM corporate_actions ORDER BY recorded_at, symbol"
 
 
 def _split(**cells: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hyperfeast.db import Database
@@ -212,7 +212,12 @@ _ROWS = st.lists(
 )
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Without shrinking: an example costs a second, and is small as it is.
+@settings(
+    max_examples=10,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(rows=_ROWS, data=st.data())
 def test_any_order_and_partition_gives_the_same_candles(
     database: Database, rows: list[dict[str, Any]], data: st.DataObject
@@ -271,7 +276,7 @@ def test_daily_bars_carry_their_session_s_date(
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        (["2024-01-02", "2024-01-02 10:05", "2024-01-02 10:10"], r"^row 2 has the time 2024-01-02 10:05.*--tf 5m fits"),
+        (["2024-01-02", "2024-01-02 10:05", "2024-01-02 10:10"], r"^row 2 has .* 10:05.*--tf 5m fits"),
         (["2024-01-02 05:00Z", "2024-01-03 05:00Z"], r"--calendar XNYS"),
         (["2024-01-02 10:00:01", "2024-01-02 10:05"], r"no --tf fits"),
     ],

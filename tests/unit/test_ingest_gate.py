@@ -33,7 +33,8 @@ def _judge(rows: pl.DataFrame) -> gate.Judgment:
 def test_each_row_is_refused_by_the_first_rule_it_breaks() -> None:
     judged = _judge(
         _rows(
-            ("a", 1, 2), ("b", None, 2), ("c", -1, -2), ("d", 3, 2), ("E", 1, 2), ("f\n", 1, 2), ("g", 1, 1)
+            ("a", 1, 2), ("b", None, 2), ("c", -1, -2), ("d", 3, 2), ("E", 1, 2), ("f\n", 1, 2), ("g", 1, 1),
+            ("-h", 1, 1),
         )
     )  # fmt: skip
     assert judged.refused.rows() == [
@@ -42,9 +43,10 @@ def test_each_row_is_refused_by_the_first_rule_it_breaks() -> None:
         (3, "highest"),
         (4, "name"),
         (5, "name"),
+        (7, "name"),
     ]
     assert judged.accepted["key"].to_list() == ["a", "g"]
-    assert judged.counts == {"name": 2, "given": 1, "highest": 1, "positive": 1}
+    assert judged.counts == {"name": 3, "given": 1, "highest": 1, "positive": 1}
 
 
 def test_identical_rows_are_merged_and_contradictory_ones_all_refused() -> None:

@@ -36,7 +36,7 @@ _NOTES = (
 def report(
     path: Path,
     *,
-    stages: Sequence[tuple[str, str]],
+    summary: Sequence[tuple[str, str]],
     training: "TrainingResult",
     predictions: "Sequence[Prediction]",
     z_scores: pl.DataFrame,
@@ -45,7 +45,7 @@ def report(
 
     Args:
         path: the HTML file.
-        stages: title and rows of each stage.
+        summary: what was handled, and how many rows of it.
         training: the model with its out-of-sample results.
         predictions: one a symbol.
         z_scores: columns event_timestamp (end of the day, UTC), day_mean, mean_30d, std_30d, z_score.
@@ -54,7 +54,7 @@ def report(
         DemoReport(
             title="hyperfeast: from raw rows to a logged prediction",
             created_at=clock.now(),
-            summary=stages,
+            summary=summary,
             scores=[_score(name, one) for name, one in training.metrics["pooled"].items()],
             equity=EquityCurve(
                 [close.date() for close in training.equity.dates],

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MODEL = "market_direction"
 _LAST_DAYS = 5
+# Stages whose rows say something to who reads the report.
+_COUNTED = ("daily candles", "glucose readings", "features", "training", "predictions")
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def _report(_: App, result: DemoResult, path: Path) -> tuple[int, str]:
         raise UsageError("the report needs a training: run the stages in order")
     result.report = report(
         path,
-        stages=[(stage.title, f"{stage.rows:,}") for stage in result.stages],
+        summary=[(one.title, f"{one.rows:,}") for one in result.stages if one.title in _COUNTED],
         training=result.training,
         predictions=result.predictions,
         z_scores=result.z_scores,

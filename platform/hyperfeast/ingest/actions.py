@@ -110,7 +110,12 @@ def _rules() -> list[Rule]:
         *instruments.symbol_rules(),
         gate.among("symbol_known", "symbol_known", [True]),
         *gate.present("time_missing", "ex_date"),
-        *gate.within("time_range", "ex_date", min_value=EARLIEST.date(), max_value=LATEST.date()),
+        *gate.within(
+            "time_range",
+            "ex_date",
+            min_value=EARLIEST.replace(tzinfo=None),
+            max_value=LATEST.replace(tzinfo=None),
+        ),
         *gate.present("kind_known", "kind"),
         gate.among("kind_known", "kind", _KINDS),
         gate.among("number_missing", "given", [True]),

@@ -1,7 +1,7 @@
 """The gate: a Great Expectations suite that judges every row before it nears a table.
 
 Rules are declared as data; the library, which takes seconds to import, is imported when the first batch
-comes. It validates slices of 50,000 rows at about 5 microseconds a row.
+comes. It validates slices of 50,000 rows at about 10 microseconds a row.
 """
 
 import os
@@ -70,7 +70,8 @@ def within(name: str, *columns: str, **bounds: Any) -> list[Rule]:
 
 def matching(name: str, column: str, pattern: str) -> Rule:
     """The whole text matches the pattern."""
-    arguments = {"column": column, "regex": rf"(?:{pattern})\Z"}
+    # The library searches; `\Z`, unlike `$`, does not let a last newline through.
+    arguments = {"column": column, "regex": rf"\A(?:{pattern})\Z"}
     return Rule(name, "ExpectColumnValuesToMatchRegex", arguments)
 
 
