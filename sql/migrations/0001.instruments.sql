@@ -1,6 +1,6 @@
 -- What is traded, where, and what happened to its shares.
 CREATE TABLE instruments (
-    symbol text PRIMARY KEY CHECK (symbol ~ '^[A-Za-z0-9][A-Za-z0-9._:/^=-]{0,31}$'),
+    symbol text PRIMARY KEY CHECK (symbol ~ '^[A-Za-z0-9^][A-Za-z0-9._:/^=-]{0,31}$'),
     asset_class text NOT NULL DEFAULT 'equity',
     calendar text NOT NULL DEFAULT '24/7',
     currency text NOT NULL DEFAULT 'USD' CHECK (currency ~ '^[A-Z]{3,5}$'),

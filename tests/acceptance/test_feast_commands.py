@@ -17,7 +17,7 @@ REPO = ROOT / "feature_repo"
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        (["apply"], "No changes"),
+        (["apply"], "Applying changes for project hyperfeast"),
         (["plan"], "No changes"),
         (["materialize", "2000-01-01T00:00:00", "2013-06-01T00:00:00"], "market_technical_v1"),
         (["materialize-incremental", "2013-06-02T00:00:00"], "personal_baseline_v1"),

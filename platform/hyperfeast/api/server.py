@@ -1,7 +1,9 @@
 """The process behind `hyperfeast serve`."""
 
+import signal
 import socket
 import sys
+from types import FrameType
 
 import uvicorn
 
@@ -32,12 +34,18 @@ def run(model: str, *, host: str | None = None, port: int | None = None) -> None
     server = uvicorn.Server(
         uvicorn.Config(create(app, model), log_level="warning", access_log=False)
     )
+    # uvicorn finishes the requests in flight, then raises the signal again: that is a clean end.
+    signal.signal(signal.SIGTERM, _exit)
     sys.stdout.write(f"listening on http://{address}:{bound} (API documentation at /docs)\n")
     sys.stdout.flush()
     try:
         server.run(sockets=[listener])
     finally:
         app.database.close()
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

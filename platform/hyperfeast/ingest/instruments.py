@@ -12,7 +12,7 @@ from hyperfeast.ingest.gate import Rule, matching, present
 from hyperfeast.sqlfiles import query
 
 # What the table's own CHECK demands.
-SYMBOL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/^=-]{0,31}"
+SYMBOL_PATTERN = r"[A-Za-z0-9^][A-Za-z0-9._:/^=-]{0,31}"
 
 
 def symbol_rules() -> list[Rule]:
