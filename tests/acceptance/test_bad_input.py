@@ -12,6 +12,9 @@ from hyperfeast.db import Database
 USAGE, FAILURE = 2, 1
 HEADER = "symbol,date,open,high,low,close,volume\n"
 GOOD = "AAA,2020-01-02,10,11,9,10.5,100\n"
+INTRADAY = HEADER + "".join(
+    GOOD.replace("02,", f"02T14:{minute}:00Z,", 1) for minute in (30, 35, 40)
+)
 
 
 def refused(shell: Shell, code: int, *arguments: str) -> str:
@@ -32,7 +35,7 @@ def stored(database: Database) -> int:
     ("name", "content", "code", "said"),
     [
         ("missing.csv", None, USAGE, "missing.csv"),
-        ("a.xlsx", b"x", USAGE, "csv"),
+        ("a.xlsx", b"x", FAILURE, "csv"),
         ("empty.csv", b"", FAILURE, "empty"),
         ("header.csv", HEADER.encode(), FAILURE, "no rows"),
         ("columns.csv", b"symbol,date,price\nAAA,2020-01-02,1\n", FAILURE, "--column"),
@@ -40,7 +43,7 @@ def stored(database: Database) -> int:
         ("latin.csv", (HEADER + GOOD.replace("AAA", "\xc4\xc4")).encode("latin-1"), FAILURE, "UTF-8"),
         ("cut.csv.gz", b"\x1f\x8b\x08\x00abc", FAILURE, "gz"),
         ("cut.parquet", b"PAR1abc", FAILURE, "arquet"),
-        ("intraday.csv", (HEADER + GOOD.replace("2020-01-02", "2020-01-02T14:30:00Z")).encode(), FAILURE, "--tf"),
+        ("intraday.csv", INTRADAY.encode(), FAILURE, "--tf 5m"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_taken(

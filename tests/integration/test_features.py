@@ -32,7 +32,7 @@ def store(database: Database, prices: pl.DataFrame) -> None:
 @pytest.mark.parametrize("feature_set", [market_technical, personal_baseline], ids=str)
 def test_the_table_is_what_is_declared(database: Database, feature_set: FeatureSet) -> None:
     table.check(database, feature_set)
-    columns = database.frame(f"SELECT * FROM {feature_set.table}").columns  # noqa: S608
+    columns = database.frame(f"SELECT * FROM {feature_set.table}").columns
     keys = [*feature_set.key_columns, "event_timestamp", "recorded_at"]
     assert columns == [*keys, *feature_set.feature_names]
 

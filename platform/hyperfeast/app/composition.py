@@ -161,9 +161,7 @@ class App:
             self.settings.artifact_root, model.artifact_path, model.artifact_sha256
         )
         booster = Booster(artifact, model.feature_columns)
-        return Predictor(
-            self.database, self.feast, model, booster, freshness=spec.freshness
-        )
+        return Predictor(self.database, self.feast, model, booster, freshness=spec.freshness)
 
     def _refresh(self) -> None:
         self.compute_features()
