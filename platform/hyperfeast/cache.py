@@ -23,15 +23,23 @@ def connect(url: str) -> Iterator["redis.Redis"]:
         url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, decode_responses=True
     )
     try:
-        yield client
+        with translated(url):
+            yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Errors of redis-py in our words; the address is for the message."""
+    try:
+        yield
     except AuthenticationError as error:
         raise AccessDenied(
             f"Redis at {address(url)} refused the password: check HYPERFEAST_REDIS_URL"
         ) from error
     except RedisError as error:
         raise ServerUnreachable(f"Redis at {address(url)} does not answer: {error}") from error
-    finally:
-        client.close()
 
 
 def address(url: str) -> str:

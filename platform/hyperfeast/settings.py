@@ -4,9 +4,12 @@ Only the entry points and the composition root read this; everything below them 
 """
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hyperfeast.errors import UsageError
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +33,11 @@ class Settings(BaseSettings):
     """Every setting, with its default."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HYPERFEAST_", env_file=".env", extra="ignore", frozen=True
+        env_prefix="HYPERFEAST_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # an input may hold a password
     )
 
     home: Path = Field(
@@ -59,3 +66,66 @@ class Settings(BaseSettings):
     def artifact_root(self) -> str:
         """The folder or address that artifacts are stored under."""
         return self.artifacts or str(self.home / "artifacts")
+
+    @field_validator("postgres_dsn")
+    @classmethod
+    def _is_postgres(cls, dsn: SecretStr | None) -> SecretStr | None:
+        if dsn is not None:
+            text = dsn.get_secret_value()
+            is_url = "://" in text.split("=", 1)[0]
+            if not (_is_url(text, "postgresql", "postgres") if is_url else _is_conninfo(text)):
+                raise ValueError(
+                    "expected postgresql://user:password@host:port/database, special characters of the "
+                    "password percent-encoded"
+                )
+        return dsn
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _is_url(url.get_secret_value(), "redis", "rediss"):
+            raise ValueError(
+                "expected redis://:password@host:port/0 (or rediss://), special characters of the password "
+                "percent-encoded"
+            )
+        return url
+
+
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        UsageError: a setting is not usable; the message names it and never shows its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        name = "_".join(map(str, first["loc"])).upper()
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"HYPERFEAST_{name} is not usable: {reason}") from None
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    """Whether it is an address of one of the schemes. A raw / or @ in a password moves the host's place."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in schemes
+        and bool(host)
+        and parts.netloc.count("@") <= 1
+        and "@" not in parts.path
+        and not any(character.isspace() for character in text)
+    )
+
+
+def _is_conninfo(text: str) -> bool:
+    from psycopg import ProgrammingError, conninfo
+
+    try:
+        return bool(conninfo.conninfo_to_dict(text))
+    except ProgrammingError:
+        return False

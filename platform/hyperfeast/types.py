@@ -1,7 +1,10 @@
-"""The small words that every layer shares: timeframes and database editions."""
+"""The small words that every layer shares: symbols, timeframes and database editions."""
 
 from datetime import timedelta
 from enum import StrEnum
+
+# What an instrument may be called; the database checks the same.
+SYMBOL_PATTERN = r"[A-Za-z0-9^][A-Za-z0-9._:/^=-]{0,31}"
 
 
 class Timeframe(StrEnum):

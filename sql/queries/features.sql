@@ -60,8 +60,8 @@ CREATE TEMPORARY TABLE staged_features ON COMMIT DROP AS
 SELECT {keys}, event_timestamp, {features} FROM {table} WITH NO DATA
 
 -- name: lock
--- One writer of a set at a time: two that compared with the same revision would both add theirs.
-SELECT pg_advisory_xact_lock(hashtextextended(%(table)s, 0))
+-- One writer of a set at a time, from its reading to its writing. The session holds it, not a transaction.
+SELECT pg_advisory_lock(hashtextextended(%(table)s, 0))
 
 -- name: insert_revisions
 -- Only what is new or differs from the revision that is served: writing the same rows again adds nothing.

@@ -5,3 +5,7 @@ SELECT current_setting('server_version') AS version, pg_database_size(current_da
 -- name: table
 -- How much a table holds, and how new its newest row is.
 SELECT count(*) AS rows, max({newest}) AS newest FROM {table}
+
+-- name: relation
+-- Null where there is no such table or view.
+SELECT to_regclass(%s) AS found

@@ -1,18 +1,25 @@
 """The API as a process: answers, refusals, what is down, a clean stop."""
 
+import http.client
 import json
 import re
 import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from psycopg import conninfo
 
-from acceptance.shell import DemoRun
+from acceptance.shell import DemoRun, Shell
+from hyperfeast.servers import EmbeddedServers, PostgresServer, RedisServer
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,16 @@ class Server:
         headers = {"Content-Type": "application/json"}
         return self._open(urllib.request.Request(self.url + path, data, headers))  # noqa: S310
 
+    def refusal(self, path: str) -> tuple[int, Message]:
+        """Status and headers of a GET that is refused, or of a prediction for /v1/predict."""
+        data = b'{"symbols": ["AAPL"]}' if path == "/v1/predict" else None
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers)  # noqa: S310
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)  # noqa: S310
+        with refused.value as error:
+            return error.code, error.headers
+
     def _open(self, request: urllib.request.Request) -> tuple[int, Any]:
         try:
             with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
@@ -45,7 +62,21 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(demo: DemoRun) -> Iterator[Server]:
-    process = demo.shell.start("serve", "--port", "0")
+    with _serving(demo.shell) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def interrupted(demo: DemoRun) -> Iterator[Server]:
+    """A server of its own for the tests that stop what it stands on."""
+    with _serving(demo.shell) as server:
+        assert server.post({"symbols": ["AAPL"]})[0] == 200
+        yield server
+
+
+@contextmanager
+def _serving(shell: Shell) -> Iterator[Server]:
+    process = shell.start("serve", "--port", "0")
     assert process.stdout is not None
     line = process.stdout.readline()
     found = re.search(r"http://\S+", line)
@@ -114,6 +145,15 @@ def test_a_large_body_is_413(server: Server) -> None:
     assert status == 413, answer
 
 
+def test_a_large_body_that_does_not_say_its_length_is_413(server: Server) -> None:
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    pieces = iter([b" " * (1 << 16)] * 17)
+    connection.request("POST", "/v1/predict", pieces, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["error"]["type"]) == (413, "BodyTooLarge")
+    connection.close()
+
+
 def test_an_unknown_symbol_is_named_with_those_known(server: Server) -> None:
     _, answer = server.post({"symbols": ["AAPL", "NOPE"]})
     assert "unknown symbol 'NOPE'" in answer["error"]["message"]
@@ -145,6 +185,75 @@ def test_metrics_count_what_was_answered(server: Server) -> None:
 def test_the_documentation_names_the_routes(server: Server) -> None:
     _, schema = server.get("/openapi.json")
     assert set(schema["paths"]) == {"/v1/predict", "/v1/models", "/healthz", "/readyz"}
+
+
+def test_without_redis_it_says_so_and_answers_again(interrupted: Server, demo: DemoRun) -> None:
+    before = _logged(demo)
+    with _stopped(EmbeddedServers(demo.home).redis):
+        _assert_unavailable(interrupted)
+    _await_prediction(interrupted)
+    assert interrupted.get("/readyz")[0] == 200
+    assert _logged(demo) == before + 1
+
+
+def test_without_postgresql_no_prediction_goes_unlogged(interrupted: Server, demo: DemoRun) -> None:
+    before = _logged(demo)
+    with _stopped(EmbeddedServers(demo.home).postgres):
+        _assert_unavailable(interrupted)
+    _await_prediction(interrupted)
+    assert interrupted.get("/readyz")[0] == 200
+    assert _logged(demo) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"password": "wrong"}, "refused the user or the password"),
+        ({"port": "1"}, "does not answer"),
+    ],
+)
+def test_it_does_not_start_without_postgresql(
+    demo: DemoRun, make_shell: Callable[..., Shell], change: dict[str, str], message: str
+) -> None:
+    dsn = conninfo.make_conninfo(demo.database.dsn, **change)
+    process = make_shell(postgres_dsn=dsn, redis_url="redis://127.0.0.1:1/0").start(
+        "serve", "--port", "0"
+    )
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1, output
+    assert re.fullmatch(rf"error: .*{message}.*\n", output), output
+
+
+@contextmanager
+def _stopped(server: PostgresServer | RedisServer) -> Iterator[None]:
+    """Without this server; it comes back at the same address."""
+    address = server.running()
+    assert server.down()
+    try:
+        yield
+    finally:
+        assert server.up() == address
+
+
+def _assert_unavailable(server: Server) -> None:
+    for path in ("/v1/predict", "/readyz", "/v1/predict"):
+        status, headers = server.refusal(path)
+        assert (path, status) == (path, 503)
+        assert int(headers["Retry-After"]) > 0
+    assert server.get("/healthz") == (200, {"status": "ok"})
+    assert server.get("/metrics")[0] == 200
+
+
+def _await_prediction(server: Server) -> None:
+    """Ask until one prediction is answered; connections come back with some delay."""
+    deadline = time.monotonic() + 60
+    while (status := server.post({"symbols": ["AAPL"]})[0]) != 200:
+        assert status == 503
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def _logged(demo: DemoRun) -> int:

@@ -103,6 +103,12 @@ def test_refused_rows_that_are_allowed_are_no_failure(on_database: Shell, tmp_pa
         (["ingest", "metrics", "bars.csv", "--user", "me"], USAGE, "UUID"),
         (["predict", "AAPL"], FAILURE, "hyperfeast train"),
         (["predict", "AAPL", "--model", "nothing"], USAGE, "market_direction"),
+        (
+            ["materialize", "--start", "2024-01-01", "--end", "2020-01-01"],
+            USAGE,
+            "nothing lies between",
+        ),
+        (["predict", "x'); DROP TABLE signals; --"], FAILURE, "hyperfeast train"),
         (["train", "nothing"], USAGE, "market_direction"),
         (["train", "market_direction"], FAILURE, "candles"),
         (["features", "compute", "nothing"], USAGE, "market_technical"),
@@ -140,7 +146,7 @@ def test_a_wrong_password_is_never_printed(
 ) -> None:
     dsn = conninfo.make_conninfo(database.dsn, password="wr0ng-s3cret")
     shell = make_shell(postgres_dsn=dsn, redis_url="redis://127.0.0.1:9")
-    for command in ("migrate", "features compute"):
+    for command in ("migrate", "features compute", "features apply", "predict AAPL"):
         said = refused(shell, FAILURE, *command.split())
         assert "refused the user or the password" in said
         assert "wr0ng-s3cret" not in said
@@ -172,6 +178,28 @@ def test_an_empty_database_says_migrate(
     assert "hyperfeast migrate" in refused(
         shell, FAILURE, "ingest", "candles", "bars.csv", "--tf", "1d"
     )
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "mysql://hf:t0psecret@h/db",
+        "postgres;//hf:t0psecret@h/db",
+        "postgresql://hf:t0p/s0secret@127.0.0.1:5432/db",
+        "postgresql://hf:t0psecret@h:port/db",
+        "t0psecret",
+    ],
+)
+def test_an_address_that_is_none_is_not_printed(make_shell: Callable[..., Shell], dsn: str) -> None:
+    said = refused(make_shell(postgres_dsn=dsn), USAGE, "migrate")
+    assert "HYPERFEAST_POSTGRES_DSN is not usable: expected postgresql://" in said
+    assert "secret" not in said
+
+
+def test_a_redis_address_that_is_none_is_not_printed(make_shell: Callable[..., Shell]) -> None:
+    said = refused(make_shell(redis_url="redis://:t0p/secret@127.0.0.1:6379"), USAGE, "status")
+    assert "HYPERFEAST_REDIS_URL is not usable: expected redis://" in said
+    assert "secret" not in said
 
 
 def test_a_setting_that_is_none(make_shell: Callable[..., Shell]) -> None:

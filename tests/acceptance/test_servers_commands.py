@@ -4,7 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from acceptance.shell import Shell
+from hyperfeast.db import Database
+from hyperfeast.ingest import ingest_candles
 from hyperfeast.servers import EmbeddedServers
+from hyperfeast.types import Timeframe
+from market import bars
 
 
 def test_up_status_down(make_shell: Callable[..., Shell]) -> None:
@@ -32,10 +36,22 @@ def test_up_status_down(make_shell: Callable[..., Shell]) -> None:
         EmbeddedServers(Path(shell.env["HYPERFEAST_HOME"])).down()
 
 
-def test_the_worker_refreshes_once_and_stops(on_database: Shell) -> None:
+def test_the_worker_refreshes_once_and_stops(on_database: Shell, database: Database) -> None:
+    candles = bars(60).drop("event_timestamp", "split_factor")
+    ingest_candles(database, candles, timeframe=Timeframe.D1, source="test")
+    count = "SELECT count(*) AS rows FROM features_market_technical_v1"
+    assert database.fetch(count)[0]["rows"] == 0
     ran = on_database.hyperfeast("worker", "--once")
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
+    assert database.fetch(count)[0]["rows"] == candles.height
+
+
+def test_a_worker_whose_refresh_fails_says_so(on_database: Shell, database: Database) -> None:
+    database.execute("ALTER TABLE features_market_technical_v1 RENAME rsi_14 TO rsi")
+    ran = on_database.hyperfeast("worker", "--once")
+    assert ran.returncode == 1
+    assert "rsi_14" in ran.stderr.splitlines()[-1]
 
 
 def test_the_version(make_shell: Callable[..., Shell]) -> None:

@@ -1,5 +1,7 @@
 """Feature sets on a real database: declared = stored, revisions, no look-ahead, as known at."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -129,6 +131,49 @@ def test_multiplying_later_candles_changes_no_earlier_row(
         table.newest(database, market_technical).filter(then), before, check_exact=True
     )
     assert written <= 2 * (119 - known)
+
+
+def test_a_slow_computation_never_ends_up_as_the_newest_revision(database: Database) -> None:
+    store(database, bars(60, symbols=("AAA",)))
+    began, correct = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        with table.one_writer(database, market_technical):
+            rows = compute(database, market_technical)
+            began.set()
+            assert correct.wait(30)
+            table.write(database, market_technical, rows)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(slow)
+        assert began.wait(30)
+        database.execute("UPDATE candles SET h = h * 2 WHERE ts = (SELECT max(ts) FROM candles)")
+        second = threads.submit(refresh, database, market_technical)
+        correct.set()
+        first.result(30)
+        assert second.result(30).written == 1
+    newest = table.newest(database, market_technical).sort("event_timestamp")
+    assert_frame_equal(newest, compute(database, market_technical), check_exact=True)
+
+
+def test_a_bar_that_is_no_session_is_named(database: Database) -> None:
+    store(database, bars(5, symbols=("AAA",)))
+    database.execute("UPDATE instruments SET calendar = 'XNYS'")
+    with pytest.raises(FeatureError, match=r"AAA has a daily bar of 2020-01-01, .* XNYS: delete"):
+        refresh(database, market_technical)
+
+
+def test_a_relation_has_no_past(database: Database) -> None:
+    with pytest.raises(FeatureError, match="over bars only"):
+        compute(database, personal_baseline, as_known_at=datetime(2020, 1, 1, tzinfo=UTC))
+
+
+def test_rewriting_the_readings_changes_no_feature(database: Database) -> None:
+    with database.connect() as connection:
+        copy_frame(connection, "user_baseline_raw", _readings(days=40))
+    refresh(database, personal_baseline)
+    database.execute("UPDATE user_baseline_raw SET value = value WHERE extract(hour from ts) < 12")
+    assert refresh(database, personal_baseline).written == 0
 
 
 def test_a_day_is_compared_with_the_thirty_days_before_it(database: Database) -> None:

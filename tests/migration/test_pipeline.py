@@ -3,9 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
-from market import bars
-from market_technical import market_technical
-from personal_baseline import personal_baseline
 from polars.testing import assert_frame_equal
 
 from hyperfeast.db import Database
@@ -13,6 +10,9 @@ from hyperfeast.features import FeatureSet, table
 from hyperfeast.features.compute import refresh
 from hyperfeast.ingest import ingest_candles, ingest_metrics
 from hyperfeast.types import Timeframe
+from market import bars
+from market_technical import market_technical
+from personal_baseline import personal_baseline
 
 USER = "6f1c6f0e-3a55-4f0b-9b5c-0c6a3f1d2e4b"
 CANDLES = bars(80).drop("event_timestamp", "split_factor")

@@ -1,13 +1,11 @@
 """The routes."""
 
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -15,15 +13,14 @@ from hyperfeast import __version__, cache
 from hyperfeast.api import failures
 from hyperfeast.api.champion import Champion
 from hyperfeast.api.metrics import Metrics
+from hyperfeast.api.middleware import Observed
 from hyperfeast.app import App
 from hyperfeast.models import versions
 from hyperfeast.serving import Prediction
 
 _MAX_SYMBOLS = 1_000
-_MAX_BODY_BYTES = 1 << 20
 
 Symbol = Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=r"^[^\x00]+$")]
-Next = Callable[[Request], Awaitable[Response]]
 
 
 class PredictRequest(BaseModel):
@@ -44,18 +41,7 @@ def create(app: App, model: str) -> FastAPI:
     api = FastAPI(title="hyperfeast", version=__version__)
     champion, metrics = Champion(app, model), Metrics()
     failures.install(api)
-
-    @api.middleware("http")
-    async def observe(request: Request, call_next: Next) -> Response:
-        started = time.perf_counter()
-        if int(request.headers.get("content-length") or 0) > _MAX_BODY_BYTES:
-            response: Response = failures.answer(
-                413, "BodyTooLarge", f"at most {_MAX_BODY_BYTES:,} bytes"
-            )
-        else:
-            response = await call_next(request)
-        metrics.request(request, response.status_code, time.perf_counter() - started)
-        return response
+    api.add_middleware(Observed, metrics=metrics)
 
     @api.post("/v1/predict")
     def predict(request: PredictRequest) -> Response:
@@ -77,8 +63,9 @@ def create(app: App, model: str) -> FastAPI:
         return _json({"models": [asdict(one) for one in versions(app.database)]})
 
     @api.get("/healthz")
-    def healthy() -> Response:
+    async def healthy() -> Response:
         """Whether this process lives."""
+        # Not in the thread pool: a process whose every thread waits for a server lives.
         return _json({"status": "ok"})
 
     @api.get("/readyz")
@@ -102,11 +89,5 @@ def _shown(prediction: Prediction) -> dict[str, Any]:
 
 
 def _json(content: dict[str, Any]) -> Response:
-    body = orjson.dumps(content, default=_plain, option=orjson.OPT_UTC_Z)
+    body = orjson.dumps(content, option=orjson.OPT_UTC_Z)
     return Response(body, media_type="application/json")
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, UUID):
-        return str(value)
-    raise TypeError(type(value).__name__)

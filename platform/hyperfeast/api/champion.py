@@ -21,19 +21,38 @@ class Champion:
         self._looked_at = 0.0
 
     def predictor(self) -> Predictor:
-        """The predictor of the version that is active, at most 5 seconds late.
+        """The predictor of the active version.
+
+        One thread at a time looks for a newer version; the others are given the loaded one
+        meanwhile, so that a database that never answers holds up no more than one of them here.
 
         Raises:
             NoModel: none was trained yet.
+            ServerUnreachable: the database does not say which version is active.
         """
-        with self._lock:
-            current = self._predictor
-            if current and time.monotonic() - self._looked_at < _LOOK_AGAIN_AFTER_S:
-                return current
-            if (
-                current is None
-                or active(self._app.database, self._model).model_id != current.model.model_id
-            ):
-                current = self._app.predictor(self._model)
-            self._predictor, self._looked_at = current, time.monotonic()
+        current = self._predictor
+        if current is None:
+            return self._first()
+        if self._is_recent() or not self._lock.acquire(blocking=False):
             return current
+        try:
+            return self._newest(self._predictor or current)
+        finally:
+            self._lock.release()
+
+    def _first(self) -> Predictor:
+        """Load under the lock: many requests may come first together, and loading takes seconds."""
+        with self._lock:
+            return self._predictor or self._keep(self._app.predictor(self._model))
+
+    def _newest(self, current: Predictor) -> Predictor:
+        model = active(self._app.database, self._model)
+        is_current = model.model_id == current.model.model_id
+        return self._keep(current if is_current else self._app.predictor(self._model))
+
+    def _keep(self, predictor: Predictor) -> Predictor:
+        self._predictor, self._looked_at = predictor, time.monotonic()
+        return predictor
+
+    def _is_recent(self) -> bool:
+        return time.monotonic() - self._looked_at < _LOOK_AGAIN_AFTER_S

@@ -1,5 +1,6 @@
 """Errors as HTTP answers: one form, `{"error": {"type", "message"}}`, never a value or a secret."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -8,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from hyperfeast.api.middleware import BodyTooLarge
 from hyperfeast.errors import (
     DataError,
     FeatureError,
@@ -34,18 +36,33 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(HyperfeastError, _ours)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
+    api.add_exception_handler(BodyTooLarge, _too_large)
     api.add_exception_handler(Exception, _unexpected)
 
 
-def answer(status: int, kind: str, message: str, **more: Any) -> JSONResponse:
+def answer(
+    status: int,
+    kind: str,
+    message: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> JSONResponse:
     """An error's answer; a 503 says when to try again."""
-    headers = {"Retry-After": _RETRY_AFTER_S} if status == 503 else None  # noqa: PLR2004
-    return JSONResponse({"error": {"type": kind, "message": message, **more}}, status, headers)
+    all_headers = dict(headers or {})
+    if status == 503:  # noqa: PLR2004
+        all_headers["Retry-After"] = _RETRY_AFTER_S
+    return JSONResponse({"error": {"type": kind, "message": message, **more}}, status, all_headers)
 
 
-async def _ours(_: Request, error: Exception) -> JSONResponse:
+async def _ours(request: Request, error: Exception) -> JSONResponse:
     status = next(status for kind, status in _STATUS if isinstance(error, kind))
-    return answer(status, type(error).__name__, str(error))
+    kind, message = type(error).__name__, str(error)
+    if status >= 500:  # noqa: PLR2004
+        structlog.get_logger().warning(
+            "not answered", route=request.url.path, error=kind, message=message
+        )
+    return answer(status, kind, message)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
@@ -61,7 +78,13 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 async def _http(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    return answer(error.status_code, "HTTPError", str(error.detail))
+    return answer(error.status_code, "HTTPError", str(error.detail), headers=error.headers)
+
+
+async def _too_large(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, BodyTooLarge):
+        raise error
+    return answer(error.status_code, "BodyTooLarge", str(error.detail))
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.types import Scope
 
 from hyperfeast.serving import Prediction
 
@@ -39,9 +39,9 @@ class Metrics:
             registry=self.registry,
         )
 
-    def request(self, request: Request, status: int, seconds: float) -> None:
+    def request(self, scope: Scope, status: int, seconds: float) -> None:
         """Count one answer. The route's pattern, not the path: a path is anybody's text."""
-        route = getattr(request.scope.get("route"), "path", "unmatched")
+        route = getattr(scope.get("route"), "path", "unmatched")
         self._requests.labels(route, status).inc()
         self._seconds.labels(route).observe(seconds)
 

@@ -9,7 +9,9 @@ import uvicorn
 
 from hyperfeast.api.application import create
 from hyperfeast.app import App, configure_logs
+from hyperfeast.db import Database
 from hyperfeast.errors import UsageError
+from hyperfeast.sqlfiles import query
 
 _POOL_SIZE = 8
 
@@ -24,11 +26,15 @@ def run(model: str, *, host: str | None = None, port: int | None = None) -> None
 
     Raises:
         UsageError: the model is not declared, or the address cannot be listened on.
+        ServerUnreachable: no PostgreSQL answers.
+        AccessDenied: PostgreSQL refuses the user or the password.
     """
     app = App(pool_size=_POOL_SIZE)
     settings = app.settings
     configure_logs(settings.log_level)
     app.model_spec(model)
+    # Without the pool, which would try again for minutes and hide why.
+    Database(app.endpoints.postgres_dsn).fetch(query("status", "server"))
     listener = _listen(host or settings.api_host, settings.api_port if port is None else port)
     address, bound = listener.getsockname()[:2]
     server = uvicorn.Server(

@@ -4,13 +4,14 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperfeast import clock
 from hyperfeast.db import Database
 from hyperfeast.errors import UsageError
-from hyperfeast.servers import EmbeddedServers, Endpoints, in_use
-from hyperfeast.settings import Settings
+from hyperfeast.servers import EmbeddedServers, Endpoints, found, in_use
+from hyperfeast.settings import Settings, load
 from hyperfeast.types import Timeframe
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class App:
     """
 
     def __init__(self, settings: Settings | None = None, *, pool_size: int = 0) -> None:
-        self.settings = settings or Settings()
+        self.settings = settings or load()
         self._pool_size = pool_size
 
     @cached_property
@@ -71,10 +72,11 @@ class App:
         )
 
     def status(self) -> "PlatformStatus":
-        """Servers, schema, tables."""
+        """Servers, schema, tables. Starts nothing."""
         from hyperfeast.monitoring import status
 
-        return status(self.database, self.endpoints.redis_url, self.repo.feature_sets)
+        dsn, url = found(self.settings.home, postgres_dsn=self._dsn, redis_url=self._url)
+        return status(Database(dsn) if dsn else None, url, self.repo.feature_sets)
 
     def compute_features(
         self, name: str | None = None, *, progress: Callable[[str], None] | None = None
@@ -102,8 +104,15 @@ class App:
         *,
         progress: Callable[[str], None] | None = None,
     ) -> list[str]:
-        """Bring the newest row of every entity online; by default of all time until now (UTC)."""
-        return self.feast.materialize(start or _BEGINNING, end or clock.now(), progress=progress)
+        """Bring the newest row of every entity online; by default of all time until now (UTC).
+
+        Raises:
+            UsageError: the range is empty.
+        """
+        first, last = start or _BEGINNING, end or clock.now()
+        if first >= last:
+            raise UsageError(f"nothing lies between --start {first} and --end {last}")
+        return self.feast.materialize(first, last, progress=progress)
 
     def queue(self) -> "Queue":
         """The job queue, in the same database."""
@@ -141,7 +150,7 @@ class App:
             definition_hashes={
                 one.name: one.definition_hash for one in self.repo.feature_sets.values()
             },
-            git_commit=_git_commit(),
+            git_commit=_git_commit(self.repo.folder),
         )
 
     def predictor(self, name: str) -> "Predictor":
@@ -179,11 +188,15 @@ class App:
         return secret.get_secret_value() if secret else None
 
 
-def _git_commit() -> str | None:
-    """The commit of the working folder; None where there is no git."""
+def _git_commit(folder: Path) -> str | None:
+    """The commit that a folder is at; None where there is no git."""
     try:
         answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=5,
         )
     except (OSError, subprocess.SubprocessError):
         return None

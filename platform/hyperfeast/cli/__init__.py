@@ -65,9 +65,6 @@ def _report(error: Exception) -> int:
     if isinstance(error, HyperfeastError):
         console.complain(str(error))
         return _USAGE if isinstance(error, UsageError) else _FAILURE
-    if type(error).__module__.startswith("pydantic"):
-        console.complain(f"a HYPERFEAST_ setting is not usable: {_flat(error)}")
-        return _USAGE
     console.complain(
         f"{type(error).__name__}: {_flat(error)}. This is a fault of hyperfeast: --debug shows where"
     )

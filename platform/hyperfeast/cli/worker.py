@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     once: Annotated[
-        bool, typer.Option("--once", help="Refresh once, run what is waiting, and stop.")
+        bool, typer.Option("--once", help="Refresh once and stop; exit code 1 if it failed.")
     ] = False,
 ) -> None:
     """Keep features current: every five minutes compute what changed and bring it online."""

@@ -63,15 +63,27 @@ class Database:
             SchemaError: a relation or a column is not there.
             QueryFailed: any other refusal by the server.
         """
-        with self._translated():
+        with self.translated():
             if self._pool_size and not autocommit:
-                with self._pool.connection() as connection:
+                with self._pooled() as connection:
                     yield connection
             else:
                 with psycopg.connect(
                     self.dsn, autocommit=autocommit, row_factory=dict_row, **self._options
                 ) as connection:
                     yield connection
+
+    @contextmanager
+    def _pooled(self) -> Iterator[psycopg.Connection[DictRow]]:
+        from psycopg_pool import PoolTimeout
+
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except PoolTimeout:
+            # The pool says only that it got none: what the server says is the better answer.
+            psycopg.connect(self.dsn, **self._options).close()
+            raise
 
     def close(self) -> None:
         """Give the pooled connections back, if there are any."""
@@ -101,6 +113,9 @@ class Database:
             "options": f"{written} -c timezone=UTC".strip(),
             "application_name": "hyperfeast",
             "connect_timeout": _CONNECT_TIMEOUT_S,
+            # A peer that is gone without a word is noticed, and not after the kernel's quarter of an hour.
+            "tcp_user_timeout": 10_000,
+            "keepalives_idle": 10,
         }
 
     def fetch(self, query: Query, parameters: Parameters = ()) -> list[DictRow]:
@@ -136,7 +151,8 @@ class Database:
             return edition_of(connection)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translated(self) -> Iterator[None]:
+        """Errors of psycopg in our words: the ones that `connect` lists."""
         try:
             yield
         except errors.InvalidPassword as error:

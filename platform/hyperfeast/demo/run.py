@@ -177,9 +177,9 @@ def _online(app: App, _: DemoResult, __: Path) -> tuple[int, str]:
 
 
 def _predictions(app: App, result: DemoResult, __: Path) -> tuple[int, str]:
-    symbols = [
-        row["symbol"] for row in app.database.fetch("SELECT symbol FROM instruments ORDER BY 1")
-    ]
+    from hyperfeast.ingest import read_file
+
+    symbols = read_file(data.stocks())["Ticker"].unique().sort().to_list()
     result.predictions = app.predictor(MODEL).predict(symbols)
     return len(result.predictions), "logged in signals"
 

@@ -7,6 +7,7 @@ import polars as pl
 from hyperfeast import calendars
 from hyperfeast.adjustment import forward_adjust
 from hyperfeast.db import Database
+from hyperfeast.errors import FeatureError
 from hyperfeast.sqlfiles import query
 from hyperfeast.types import Timeframe
 
@@ -27,6 +28,9 @@ def read_bars(
     Returns:
         Columns symbol, ts (the bar's open), event_timestamp (its close: from when it was known, UTC),
         open, high, low, close, volume (forward-adjusted, see `adjustment`) and split_factor.
+
+    Raises:
+        FeatureError: a daily bar of a date that is no session of its instrument's calendar.
     """
     moment = as_known_at or _NOW
     bars = database.frame(query("features", "bars"), (timeframe.value, moment))
@@ -43,10 +47,15 @@ def _available_at(bars: pl.DataFrame, timeframe: Timeframe) -> pl.Series:
     if timeframe is not Timeframe.D1:
         return bars["ts"] + timeframe.width
     closes = [
-        part.select(
-            "row",
-            calendars.session_close(calendar, part["ts"].dt.date()).alias("close"),
-        )
+        part.with_columns(calendars.session_close(calendar, part["ts"].dt.date()).alias("close"))
         for (calendar,), part in bars.with_row_index("row").group_by("calendar")
     ]
-    return pl.concat(closes).sort("row")["close"] if closes else bars["ts"]
+    if not closes:
+        return bars["ts"]
+    known = pl.concat(closes).sort("row")
+    for bar in known.filter(pl.col("close").is_null()).head(1).iter_rows(named=True):
+        raise FeatureError(
+            f"{bar['symbol']} has a daily bar of {bar['ts']:%Y-%m-%d}, which is no session of its calendar "
+            f"{bar['calendar']}: delete the bar, or give the instrument the calendar that it trades by"
+        )
+    return known["close"]

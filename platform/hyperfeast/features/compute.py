@@ -6,6 +6,7 @@ from datetime import datetime
 import polars as pl
 
 from hyperfeast.db import Database
+from hyperfeast.errors import FeatureError
 from hyperfeast.features import table
 from hyperfeast.features.bars import read_bars
 from hyperfeast.features.declaration import Bars, Feature, FeatureSet, Relation
@@ -38,11 +39,16 @@ def compute(
         as_known_at: from what was recorded by then; None for all. Only for sets over bars.
 
     Raises:
-        FeatureError: the source relation lacks a declared column.
+        FeatureError: the source relation lacks a declared column, or `as_known_at` for a relation.
     """
     match feature_set.source:
         case Bars(timeframe):
             return over_bars(feature_set, read_bars(database, timeframe, as_known_at=as_known_at))
+        case Relation() if as_known_at is not None:
+            raise FeatureError(
+                f"{feature_set}: what was known at {as_known_at} can be computed over bars only; a relation "
+                "keeps no revisions"
+            )
         case Relation(name):
             rows = database.frame(query("features", name))
             table.check_columns(feature_set, rows.columns)
@@ -54,8 +60,11 @@ def compute(
 def refresh(database: Database, feature_set: FeatureSet) -> Computation:
     """Compute a set and write what changed as new revisions."""
     table.check(database, feature_set)
-    rows = compute(database, feature_set)
-    return Computation(feature_set.name, rows.height, table.write(database, feature_set, rows))
+    # Whoever read earlier also writes earlier: an old computation never ends up as the newest revision.
+    with table.one_writer(database, feature_set):
+        rows = compute(database, feature_set)
+        written = table.write(database, feature_set, rows)
+    return Computation(feature_set.name, rows.height, written)
 
 
 def over_bars(feature_set: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:

@@ -80,10 +80,16 @@ class FeatureRepo:
 
     def _import(self, name: str) -> ModuleType:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except HyperfeastError:
             raise
         except Exception as error:
             raise FeatureError(
                 f"{self.folder / name}.py does not import: {type(error).__name__}: {error}"
             ) from error
+        if Path(module.__file__ or "").parent != self.folder:
+            taken_by = module.__file__ or "Python itself"
+            raise FeatureError(
+                f"{self.folder / name}.py: the name is taken by {taken_by}: rename it"
+            )
+        return module

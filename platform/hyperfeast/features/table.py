@@ -1,6 +1,7 @@
 """The table of a feature set: rows are revisions, and none is ever changed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import polars as pl
 from psycopg import sql
@@ -48,6 +49,14 @@ def check_columns(feature_set: FeatureSet, found: Iterable[str]) -> None:
         )
 
 
+@contextmanager
+def one_writer(database: Database, feature_set: FeatureSet) -> Iterator[None]:
+    """Hold the set against other writers until the block ends, or the process does."""
+    with database.connect(autocommit=True) as connection:
+        connection.execute(query("features", "lock"), {"table": feature_set.table})
+        yield
+
+
 def write(database: Database, feature_set: FeatureSet, rows: pl.DataFrame) -> int:
     """Add the rows that are new or differ from the revision served.
 
@@ -61,7 +70,6 @@ def write(database: Database, feature_set: FeatureSet, rows: pl.DataFrame) -> in
     """
     names = _composed(feature_set)
     with database.connect() as connection:
-        connection.execute(query("features", "lock"), {"table": feature_set.table})
         connection.execute(sql.SQL(query("features", "stage")).format(**names))
         copy_frame(connection, "staged_features", rows)
         return connection.execute(

@@ -10,9 +10,7 @@ from hyperfeast.db import Database
 from hyperfeast.errors import UsageError
 from hyperfeast.ingest.gate import Rule, matching, present
 from hyperfeast.sqlfiles import query
-
-# What the table's own CHECK demands.
-SYMBOL_PATTERN = r"[A-Za-z0-9^][A-Za-z0-9._:/^=-]{0,31}"
+from hyperfeast.types import SYMBOL_PATTERN
 
 
 def symbol_rules() -> list[Rule]:
@@ -59,7 +57,7 @@ def check_calendar(registered: Mapping[str, str], calendar: str | None) -> None:
     if calendar is not None and others:
         raise UsageError(
             f"{others[0]} is registered with calendar {registered[others[0]]}, and {calendar} is given: "
-            "leave the calendar out, or set the right one in the table instruments first"
+            "leave the calendar out. Features are stamped by it, so it stays as it is"
         )
 
 

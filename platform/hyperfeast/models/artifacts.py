@@ -9,6 +9,8 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from hyperfeast.errors import ArtifactDamaged, ModelError
 
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _LONGEST = 128
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,12 @@ def save(root: Path | str, name: str, version: int, data: bytes, suffix: str) ->
     """
     sha256 = checksum(data)
     path = _checked(f"{name}/v{version}-{sha256[:12]}{suffix}")
-    place, target = _located(root, path)
-    try:
+    with _translated(root, path, "written"):
+        place, target = _located(root, path)
         if _is_local(place):
             _write_local(Path(target), data)
         else:
             place.pipe_file(target, data)
-    except OSError as error:
-        raise ModelError(f"the artifact {path} cannot be written under {root}: {error}") from error
     return Artifact(path, sha256)
 
 
@@ -78,18 +79,17 @@ def load(root: Path | str, path: str, sha256: str) -> bytes:
         ModelError: a path that could leave the root, or a place that cannot be read.
         ArtifactDamaged: nothing is there, or its checksum is another.
     """
-    place, target = _located(root, _checked(path))
-    try:
-        data = bytes(place.cat_file(target))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ArtifactDamaged(
-            f"the artifact {path} is not under {root}: put the file back, or train again"
-        ) from error
-    except OSError as error:
-        raise ModelError(f"the artifact {path} under {root} cannot be read: {error}") from error
+    with _translated(root, _checked(path), "read"):
+        place, target = _located(root, path)
+        try:
+            data = bytes(place.cat_file(target))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise ArtifactDamaged(
+                f"the artifact {path} is not under {_shown(root)}: put the file back, or train again"
+            ) from error
     if (found := checksum(data)) != sha256:
         raise ArtifactDamaged(
-            f"the artifact {path} under {root} has SHA-256 {found}, registered is {sha256}: "
+            f"the artifact {path} under {_shown(root)} has SHA-256 {found}, registered is {sha256}: "
             "put the file back, or train again"
         )
     return data
@@ -113,15 +113,41 @@ def _located(root: Path | str, path: str) -> tuple[Any, str]:
         place, base = url_to_fs(str(root))
     except ImportError as error:
         raise ModelError(
-            f"the artifacts' root {root} needs a package that is not installed ({error}): "
+            f"the artifacts' root {_shown(root)} needs a package that is not installed ({error}): "
             "for s3:// install hyperfeast[s3]"
         ) from error
     except ValueError as error:
-        raise ModelError(f"the artifacts' root {root} is no place known: {error}") from error
+        raise ModelError(f"the artifacts' root {_shown(root)} is no place known: {error}") from error
     target = f"{base.rstrip('/')}/{path}"
     if _is_local(place) and not Path(target).resolve().is_relative_to(Path(base).resolve()):
-        raise ModelError(f"the artifact {path} leads out of {root} by a link: remove the link")
+        raise ModelError(f"the artifact {path} leads out of {_shown(root)} by a link: remove the link")
     return place, target
+
+
+@contextmanager
+def _translated(root: Path | str, path: str, done: str) -> Iterator[None]:
+    """Every failure of the root's file system as a ModelError."""
+    try:
+        yield
+    except _failures() as error:
+        raise ModelError(
+            f"the artifact {path} under {_shown(root)} cannot be {done}: {_shown(error)}. "
+            "Check that the place is there, and that this process may use it"
+        ) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a file system raises. That of S3 lets through what botocore raises, which is no OSError."""
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return (OSError, ValueError)
+    return (OSError, ValueError, BotoCoreError, ClientError)
+
+
+def _shown(written: object) -> str:
+    """A root or a message without the user and the password of a URL in it."""
+    return _CREDENTIALS.sub("", str(written))
 
 
 def _is_local(place: Any) -> bool:

@@ -14,6 +14,7 @@ from hyperfeast.migrate import SchemaState, state
 from hyperfeast.sqlfiles import query
 from hyperfeast.types import Edition
 
+_NOT_RUNNING = "not running: `hyperfeast up` starts it"
 # Table -> the column that says how new its rows are.
 _TABLES = {
     "instruments": None,
@@ -65,10 +66,22 @@ class PlatformStatus:
 
 
 def status(
-    database: Database, redis_url: str, feature_sets: dict[str, FeatureSet]
+    database: Database | None, redis_url: str | None, feature_sets: dict[str, FeatureSet]
 ) -> PlatformStatus:
-    """Look at both servers, the schema and the tables. Changes nothing; an error is part of the answer."""
-    redis = _redis(redis_url)
+    """Look at both servers, the schema and the tables. It changes nothing; an error is part of the answer.
+
+    Args:
+        database: None for an embedded server that does not run.
+        redis_url: likewise.
+        feature_sets: whose tables to look at.
+    """
+    redis = (
+        _redis(redis_url) if redis_url else ServerStatus("Redis", "embedded", error=_NOT_RUNNING)
+    )
+    if database is None:
+        return PlatformStatus(
+            (ServerStatus("PostgreSQL", "embedded", error=_NOT_RUNNING), redis), None, None, ()
+        )
     try:
         server = database.fetch(query("status", "server"))[0]
         edition, schema = database.edition(), state(database)
@@ -101,7 +114,7 @@ def _redis(url: str) -> ServerStatus:
 
 def _table(database: Database, name: str, newest: str | None) -> TableStatus | None:
     """None for a table that is not there yet: what is pending is the schema's line to say."""
-    if database.fetch("SELECT to_regclass(%s) AS found", [name])[0]["found"] is None:
+    if database.fetch(query("status", "relation"), [name])[0]["found"] is None:
         return None
     statement = sql.SQL(query("status", "table")).format(
         table=sql.Identifier(name),

@@ -4,8 +4,8 @@ Any number of processes may call `up()` at once: one server starts, and all get 
 outlives the process that started it and is stopped by `down()` alone.
 """
 
-from hyperfeast.servers.endpoints import EmbeddedServers, Endpoints, in_use
+from hyperfeast.servers.endpoints import EmbeddedServers, Endpoints, found, in_use
 from hyperfeast.servers.postgres import PostgresServer
 from hyperfeast.servers.redis import RedisServer
 
-__all__ = ["EmbeddedServers", "Endpoints", "PostgresServer", "RedisServer", "in_use"]
+__all__ = ["EmbeddedServers", "Endpoints", "PostgresServer", "RedisServer", "found", "in_use"]

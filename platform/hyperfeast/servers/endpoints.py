@@ -24,8 +24,14 @@ class EmbeddedServers:
 
     def down(self) -> list[str]:
         """Stop what is running; the names of what was stopped."""
-        servers = {"PostgreSQL": self.postgres, "Redis": self.redis}
-        return [name for name, server in servers.items() if server.down()]
+        stopped: list[str] = []
+        try:
+            if self.postgres.down():
+                stopped.append("PostgreSQL")
+        finally:
+            if self.redis.down():
+                stopped.append("Redis")
+        return stopped
 
 
 def in_use(home: Path, *, postgres_dsn: str | None, redis_url: str | None) -> Endpoints:
@@ -43,4 +49,15 @@ def in_use(home: Path, *, postgres_dsn: str | None, redis_url: str | None) -> En
     return Endpoints(
         postgres_dsn or embedded.postgres.up(),
         redis_url or embedded.redis.up(),
+    )
+
+
+def found(
+    home: Path, *, postgres_dsn: str | None, redis_url: str | None
+) -> tuple[str | None, str | None]:
+    """The same two addresses, None for an embedded server that does not run; starts nothing."""
+    embedded = EmbeddedServers(home)
+    return (
+        postgres_dsn or embedded.postgres.running(),
+        redis_url or embedded.redis.running(),
     )

@@ -1,5 +1,6 @@
 """Predictions of the active model from the features that Redis serves, each one logged."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hyperfeast.db import Database
 from hyperfeast.errors import FeatureError, UsageError
 from hyperfeast.models import Booster, RegisteredModel
 from hyperfeast.sqlfiles import query
+from hyperfeast.types import SYMBOL_PATTERN
 
 _TIMEFRAME = "1d"
 # A probability closer to a coin's than this is no signal.
@@ -58,7 +60,7 @@ class Prediction:
         model_id: the model that answered.
         model_version: its version.
         request_id: the request it belongs to.
-        latency_ms: from the request's arrival to the model's answer.
+        latency_ms: from asking for the features to the model's answer.
     """
 
     symbol: str
@@ -105,6 +107,8 @@ class Predictor:
         started = time.perf_counter()
         if len(set(symbols)) < len(symbols):
             raise UsageError("each symbol once: a request holds no symbol twice")
+        if odd := [symbol for symbol in symbols if not re.fullmatch(SYMBOL_PATTERN, symbol)]:
+            raise self._unknown(odd)
         vectors = self._features.online(
             self.model.feature_service, [{"symbol": symbol} for symbol in symbols]
         )
@@ -163,16 +167,21 @@ class Predictor:
         ]
         if not absent:
             return
-        known = {row["symbol"] for row in self._database.fetch(query("signals", "known_symbols"))}
-        unknown = [symbol for symbol in absent if symbol not in known]
-        if unknown:
-            raise UsageError(
-                f"unknown symbol {', '.join(map(repr, unknown))}: known are "
-                f"{', '.join(sorted(known)[:20]) or 'none yet'}"
-            )
+        known = self._known()
+        if unknown := [symbol for symbol in absent if symbol not in known]:
+            raise self._unknown(unknown)
         raise FeatureError(
             f"no features online for {', '.join(absent)}: run `hyperfeast features compute` and "
             "`hyperfeast materialize`"
+        )
+
+    def _known(self) -> list[str]:
+        return [row["symbol"] for row in self._database.fetch(query("signals", "known_symbols"))]
+
+    def _unknown(self, symbols: Sequence[str]) -> UsageError:
+        return UsageError(
+            f"unknown symbol {', '.join(map(ascii, symbols))}: known are "
+            f"{', '.join(self._known()[:20]) or 'none yet'}"
         )
 
     def _log(self, predictions: Sequence[Prediction]) -> None:

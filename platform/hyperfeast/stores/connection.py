@@ -4,6 +4,7 @@ Feast builds its stores from `feature_store.yaml` alone, and the embedded server
 address. So this module, and no other below the composition root, reads the settings.
 """
 
+import json
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from psycopg import conninfo
 from redis.connection import parse_url
 
 from hyperfeast.servers import Endpoints, in_use
-from hyperfeast.settings import Settings
+from hyperfeast.settings import load
 
 _REDIS_TIMEOUT_S = 5
 
@@ -19,7 +20,7 @@ _REDIS_TIMEOUT_S = 5
 @cache
 def servers_in_use() -> Endpoints:
     """The servers that the environment names, else the embedded ones, started if need be."""
-    settings = Settings()
+    settings = load()
     dsn, url = settings.postgres_dsn, settings.redis_url
     return in_use(
         settings.home,
@@ -52,13 +53,18 @@ def redis_config(url: str) -> dict[str, Any]:
         "db": parts.get("db"),
         "username": parts.get("username"),
         "password": parts.get("password"),
-        "ssl": "true" if url.startswith("rediss:") else None,
+        "ssl": True if url.startswith("rediss:") else None,
         "socket_timeout": _REDIS_TIMEOUT_S,
         "socket_connect_timeout": _REDIS_TIMEOUT_S,
     }
     address = f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}"
-    written = [f"{key}={value}" for key, value in options.items() if value is not None]
+    written = [f"{key}={_escaped(value)}" for key, value in options.items() if value is not None]
     return {"connection_string": ",".join([address, *written])}
+
+
+def _escaped(value: str | int) -> str:
+    """A value for Feast's connection string, which is split at commas and each part read as JSON."""
+    return json.dumps(value).replace(",", "\\u002c")
 
 
 def registry_url(dsn: str) -> str:

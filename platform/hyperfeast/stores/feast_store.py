@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,15 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psycopg
 import yaml
 from feast import FeatureStore, RepoConfig
 from feast.errors import FeastError
 from feast.repo_operations import extract_objects_for_apply_delete, parse_repo
-from redis.exceptions import RedisError
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from hyperfeast.errors import FeatureError, HyperfeastError, ServerUnreachable
+from hyperfeast import cache
+from hyperfeast.db import Database
+from hyperfeast.errors import FeatureError
 from hyperfeast.stores.connection import postgres_config, redis_config, registry_url
+
+# What the registry's path holds when it is to be the database in use.
+_PLUGIN = "plugin=hyperfeast"
+# The streams are the process's: two threads that redirect them would restore each other's.
+_STREAMS = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class FeastStore:
 
     def __init__(self, folder: Path, *, postgres_dsn: str, redis_url: str) -> None:
         self._folder = folder
-        self._postgres_dsn = postgres_dsn
+        self._database = Database(postgres_dsn)
         self._redis_url = redis_url
 
     def apply(self) -> list[str]:
@@ -134,28 +143,40 @@ class FeastStore:
     @cached_property
     def _store(self) -> FeatureStore:
         written = yaml.safe_load((self._folder / "feature_store.yaml").read_text(encoding="utf-8"))
-        written["offline_store"] = postgres_config(self._postgres_dsn) | written["offline_store"]
+        written["offline_store"] = postgres_config(self._database.dsn) | written["offline_store"]
         written["online_store"] = redis_config(self._redis_url) | written["online_store"]
-        written["registry"] |= {"path": registry_url(self._postgres_dsn)}
-        with _quiet():
-            return FeatureStore(config=RepoConfig(repo_path=self._folder, **written))
+        if _PLUGIN in str(written["registry"]):
+            written["registry"] |= {"path": registry_url(self._database.dsn)}
+        try:
+            with _quiet():
+                return FeatureStore(config=RepoConfig(repo_path=self._folder, **written))
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise FeatureError(
+                f"{self._folder / 'feature_store.yaml'}: {where}: {first['msg']}"
+            ) from None
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Feast's errors, and those of the libraries below it, in our words."""
         try:
-            yield
-        except HyperfeastError:
-            raise
-        except RedisError as error:
-            raise ServerUnreachable(f"Redis does not answer: {error}") from error
-        except SQLAlchemyError as error:
-            reason = str(error).split("\n", 1)[0]
-            raise ServerUnreachable(f"Feast's registry does not answer: {reason}") from error
+            with self._database.translated(), cache.translated(self._redis_url), _unwrapped():
+                yield
         except FeastError as error:
             raise FeatureError(
                 f"Feast: {error}. Has `hyperfeast features apply` (or `feast apply`) been run?"
             ) from error
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """The database's own error out of SQLAlchemy's."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None)
+        raise (cause if isinstance(cause, psycopg.Error) else error) from None
 
 
 def _vector(served: Mapping[tuple[str, str], Any], row: int) -> OnlineVector:
@@ -186,7 +207,12 @@ def _in_folder(folder: Path) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Feast prints to both streams as it goes; the caller shows progress in its own way."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, warnings.catch_warnings():  # noqa: PTH123
+    with (
+        _STREAMS,
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         warnings.simplefilter("ignore")
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            yield
+        yield

@@ -26,15 +26,17 @@ from hyperfeast.training.dataset import Dataset
 MODEL = "model"
 COST_BPS = 5.0
 
+Floats = NDArray[np.float64]
+
 _OOS = ("symbol", "event_timestamp", "proba", "label", "forward_return", "next_return")
 
 
 @dataclass(frozen=True)
 class Equity:
-    """What 1 is worth at each close, out of sample.
+    """What 1 is worth at each session's close, out of sample.
 
     Attributes:
-        dates: n closes, UTC, ascending.
+        dates: n closes, UTC, ascending; of a session with several, the last.
         signal: n values: following the forecasts; the first is 1.
         buy_and_hold: n values: holding every symbol all the time.
     """
@@ -94,13 +96,13 @@ class _Forecast:
         return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
-def evaluate(dataset: Dataset, spec: ModelSpec, closes: pl.Series) -> Evaluation:
+def evaluate(dataset: Dataset, spec: ModelSpec, bars: pl.DataFrame) -> Evaluation:
     """Train and test once a fold, and pool the test rows.
 
     Args:
         dataset: labels and features.
         spec: the model.
-        closes: event timestamps of all bars: they date the equity curve's last point.
+        bars: symbol, ts and event_timestamp of all bars: they date the equity curve.
 
     Raises:
         TrainingError: too few sessions for the folds, or a training part of one class.
@@ -125,7 +127,7 @@ def evaluate(dataset: Dataset, spec: ModelSpec, closes: pl.Series) -> Evaluation
     tested = np.concatenate([test for _, test in folds])
     labels = dataset.labels[tested]
     oos = dataset.rows[tested].with_columns(proba=pooled[MODEL].proba).select(_OOS)
-    equity = equity_curve(oos, spec.horizon, closes)
+    equity = equity_curve(oos, spec.horizon, bars)
     scores = {name: forecast.scores(labels) for name, forecast in pooled.items()}
     fpr, tpr = stats.roc_curve(labels, pooled[MODEL].proba)
     metrics = {
@@ -145,38 +147,70 @@ def evaluate(dataset: Dataset, spec: ModelSpec, closes: pl.Series) -> Evaluation
     return Evaluation(metrics, oos, Roc(fpr.tolist(), tpr.tolist(), scores[MODEL]["auc"]), equity)
 
 
-def equity_curve(oos: pl.DataFrame, horizon: int, closes: pl.Series) -> Equity:
+def equity_curve(oos: pl.DataFrame, horizon: int, bars: pl.DataFrame) -> Equity:
     """What 1 becomes by following the forecasts, and by holding every symbol all the time.
 
-    At each close a symbol is held for the next session with the mean of its last `horizon` signals
-    (long above a probability of one half, else flat); equal weight, costs on turnover, as in
-    `stats.growth`.
+    At each close a symbol is held for its next session with the mean of the last `horizon` signals of
+    its own sessions (long above a probability of one half, else flat); equal weight, costs on
+    turnover, as in `stats.growth`. Sessions of one date stand side by side, whenever they close. On a
+    date without a session of its own a symbol is held as it is and earns nothing.
 
     Args:
         oos: symbol, event_timestamp, proba and next_return, at least one row.
         horizon: sessions that a forecast looks ahead.
-        closes: event timestamps that include the close after the last row's.
+        bars: symbol, ts and event_timestamp of every row and of the session after the last.
     """
-    sessions, session = np.unique(
-        oos["event_timestamp"].to_physical().to_numpy(), return_inverse=True
-    )
-    symbols, symbol = np.unique(oos["symbol"].to_numpy(), return_inverse=True)
+    dated = bars.select("symbol", "event_timestamp", pl.col("ts").dt.date().alias("session"))
+    rows = oos.join(dated, on=["symbol", "event_timestamp"], how="left")
+    sessions, session = np.unique(rows["session"].to_physical().to_numpy(), return_inverse=True)
+    symbols, symbol = np.unique(rows["symbol"].to_numpy(), return_inverse=True)
 
-    def by_session(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def by_session(values: pl.Series) -> Floats:
         grid = np.full((len(sessions), len(symbols)), np.nan)
-        grid[session, symbol] = values
+        grid[session, symbol] = values.to_numpy()
         return grid
 
-    returns = by_session(oos["next_return"].to_numpy())
-    signals = by_session((oos["proba"] > 0.5).cast(pl.Float64).to_numpy())  # noqa: PLR2004 - even odds
-    positions = stats.overlapping_positions(signals, horizon)
-    dates = oos["event_timestamp"].unique().sort()
-    after = closes.filter(closes > dates[-1]).sort().head(1)
+    returns = by_session(rows["next_return"])
+    signals = by_session((rows["proba"] > 0.5).cast(pl.Float64))  # noqa: PLR2004 - even odds
+    between = _between_sessions(np.isfinite(returns))
+    positions = _carried(_own_positions(signals, horizon), between)
+    returns[between] = 0.0
     return Equity(
-        dates=[*dates, *after],
+        dates=_closes(dated, rows["session"]),
         signal=stats.growth(positions, returns, cost_bps=COST_BPS).tolist(),
         buy_and_hold=stats.growth(np.ones_like(returns), returns, cost_bps=COST_BPS).tolist(),
     )
+
+
+def _own_positions(signals: Floats, horizon: int) -> Floats:
+    """`stats.overlapping_positions` of each symbol over the sessions that it has; NaN elsewhere."""
+    positions = np.full_like(signals, np.nan)
+    for symbol in range(signals.shape[1]):
+        own = np.isfinite(signals[:, symbol])
+        positions[own, symbol] = stats.overlapping_positions(signals[own, symbol, None], horizon)[:, 0]
+    return positions
+
+
+def _between_sessions(traded: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where a symbol has no session, but had one before and has one after."""
+    begun = np.logical_or.accumulate(traded, axis=0)
+    unfinished = np.logical_or.accumulate(traded[::-1], axis=0)[::-1]
+    return np.asarray(begun & unfinished & ~traded, dtype=np.bool_)
+
+
+def _carried(positions: Floats, between: NDArray[np.bool_]) -> Floats:
+    """Positions with those of the session before where there is none of its own."""
+    rows = np.arange(len(positions))[:, None]
+    latest = np.maximum.accumulate(np.where(between, 0, rows), axis=0)
+    return np.asarray(np.take_along_axis(positions, latest, axis=0), dtype=np.float64)
+
+
+def _closes(dated: pl.DataFrame, sessions: pl.Series) -> list[datetime]:
+    """When each of these sessions, and the one after the last, has closed for every symbol."""
+    closes = dated.group_by("session").agg(pl.col("event_timestamp").max()).sort("session")
+    seen = closes.filter(pl.col("session").is_in(sessions.unique().implode()))
+    after = closes.filter(pl.col("session") > sessions.max()).head(1)
+    return [*seen["event_timestamp"], *after["event_timestamp"]]
 
 
 def _forecasts(

@@ -95,7 +95,7 @@ def train(
     )
     with _failure_recorded(database, run_id):
         data = dataset.build(bars, spec, historical_features)
-        evaluation = evaluate(data, spec, bars["event_timestamp"])
+        evaluation = evaluate(data, spec, bars)
         booster = Booster.fit(
             data.matrix,
             data.labels,

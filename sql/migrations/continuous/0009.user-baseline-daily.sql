@@ -7,8 +7,8 @@ SELECT
     user_id, metric, source,
     time_bucket('1 day', ts) AS day,
     count(*) AS n,
-    sum(value) AS sum,
-    sum(value * value) AS sum_of_squares,
+    sum(value ORDER BY ts) AS sum,
+    sum(value * value ORDER BY ts) AS sum_of_squares,
     min(value) AS min,
     max(value) AS max
 FROM user_baseline_raw
