@@ -1,14 +1,29 @@
 -- name: begin_batch
--- Committed before anything else, so that a batch that dies is seen.
+-- Committed before anything else, so that a batch that dies is seen. The session holds a lock in the batch's
+-- name from before anyone can see the row, and loses it with the process.
 INSERT INTO ingest_batches (source, symbol, tf, rows_in)
 VALUES (%(source)s, %(symbol)s, %(tf)s, %(rows_in)s)
-RETURNING batch_id, started_at
+RETURNING batch_id, started_at, pg_advisory_lock(hashtextextended('ingest_batches/' || batch_id, 0))
+
+-- name: fail_abandoned
+-- Batches that no living session holds a lock for. Read from pg_locks, and not by trying the lock: to look
+-- takes nothing away from anyone, and a lock of one's own session counts too.
+UPDATE ingest_batches
+SET status = 'FAILED', finished_at = clock_timestamp(),
+    error = 'the process ended before it was finished'
+WHERE status = 'RUNNING'
+    AND NOT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND objsubid = 1
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND classid::bigint << 32 | objid::bigint
+                = hashtextextended('ingest_batches/' || batch_id, 0))
 
 -- name: complete_batch
 -- Committed with the batch's rows: a batch is COMPLETED if and only if they are there.
 UPDATE ingest_batches
 SET inserted = %(inserted)s, corrected = %(corrected)s, unchanged = %(unchanged)s,
-    quarantined = %(quarantined)s, status = 'COMPLETED', finished_at = clock_timestamp(),
+    quarantined = %(quarantined)s, status = 'COMPLETED', finished_at = clock_timestamp(), error = NULL,
     range = CASE WHEN %(first)s::timestamptz IS NOT NULL
         THEN tstzrange(%(first)s::timestamptz, %(last)s::timestamptz, '[]')
     END

@@ -1,7 +1,8 @@
 -- The record of trainings.
 
 -- name: begin
--- A training begins; the row is there even if the process dies.
+-- A training begins; the row is there even if the process dies. The session holds a lock in its name from
+-- before anyone can see the row, and loses it with the process.
 INSERT INTO training_runs (
        model_name, data_range, symbols, training_params, feature_service, definition_hashes,
        git_commit, random_seed, as_known_at)
@@ -10,17 +11,31 @@ VALUES (%(model_name)s,
              THEN daterange(%(first)s::date, %(last)s::date, '[]') END,
         %(symbols)s, %(training_params)s, %(feature_service)s, %(definition_hashes)s,
         %(git_commit)s, %(random_seed)s, %(as_known_at)s)
-RETURNING run_id
+RETURNING run_id, pg_advisory_lock(hashtextextended('training_runs/' || run_id, 0))
+
+-- name: fail_abandoned
+-- Trainings of a model that no living session holds a lock for. Read from pg_locks, and not by trying the
+-- lock: to look takes nothing away from anyone, and a lock of one's own session counts too.
+UPDATE training_runs
+   SET status = 'FAILED', end_time = clock_timestamp(),
+       error_log = 'the process ended before it was finished'
+ WHERE model_name = %(model_name)s AND status = 'RUNNING'
+   AND NOT EXISTS (
+       SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND objsubid = 1
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND classid::bigint << 32 | objid::bigint
+              = hashtextextended('training_runs/' || run_id, 0))
 
 -- name: complete
 -- It ended well. Runs in the transaction that registers the model.
 UPDATE training_runs
    SET status = 'COMPLETED', end_time = clock_timestamp(), total_samples = %(total_samples)s,
-       metrics = %(metrics)s
+       metrics = %(metrics)s, error_log = NULL
  WHERE run_id = %(run_id)s
 
 -- name: fail
--- It ended without a model, for this reason.
+-- It ended without a model, for this reason. Not after it is complete: a connection may break then, too.
 UPDATE training_runs
    SET status = 'FAILED', end_time = clock_timestamp(), error_log = %(reason)s
- WHERE run_id = %(run_id)s
+ WHERE run_id = %(run_id)s AND status = 'RUNNING'

@@ -1,6 +1,9 @@
 """Bars into `candles`: rules one by one, corrections, order, concurrency, interruption, real data."""
 
 import importlib.util
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -363,6 +366,48 @@ def test_a_broken_connection_leaves_nothing_and_the_next_run_heals(database: Dat
     assert database.fetch(_CANDLES) == database.fetch("SELECT * FROM quarantine") == []
     assert database.fetch("SELECT status FROM ingest_batches") == [{"status": "FAILED"}]
     assert _counts(_ingest(database, rows)) == (2, 0, 0, 1)
+
+
+_KILLED = """
+import os, signal, sys
+import polars as pl
+from hyperfeast.db import Database
+from hyperfeast.ingest import ingest_candles
+from hyperfeast.types import Timeframe
+
+def killed(done, rows):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ingest_candles(
+    Database(sys.argv[1]), pl.read_json(sys.stdin.buffer), timeframe=Timeframe.D1, source="test",
+    progress=killed,
+)
+"""
+
+
+def test_a_killed_batch_is_failed_by_the_next_and_one_that_lives_is_not(database: Database) -> None:
+    frame = pl.DataFrame([_bar()])
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, database.dsn],
+        input=frame.write_json().encode(),
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    batches = "SELECT status, error FROM ingest_batches ORDER BY started_at"
+    running = {"status": "RUNNING", "error": None}
+    assert database.fetch(batches) == [running]
+
+    failed = {"status": "FAILED", "error": "the process ended before it was finished"}
+    completed = {"status": "COMPLETED", "error": None}
+    with ThreadPoolExecutor(1) as pool, database.connect() as holder:
+        holder.execute("INSERT INTO instruments (symbol) VALUES ('AAA')")
+        living = pool.submit(_ingest, database, frame)
+        _wait_for_blocked(database, 1)
+        _ingest(database, [_bar(symbol="BBB")])
+        assert database.fetch(batches) == [failed, running, completed]
+        holder.rollback()
+        assert _counts(living.result()) == (1, 0, 0, 0)
+    assert database.fetch(batches) == [failed, completed, completed]
 
 
 def _wait_for_blocked(database: Database, sessions: int) -> list[int]:

@@ -14,7 +14,7 @@ from hyperfeast.jobs import Queue
 
 # Long enough for three heartbeats on a busy machine, short enough to wait for.
 DEAD_AFTER = 4.0
-PATIENCE_S = 25
+PATIENCE_S = 60
 
 # A worker process whose refresh writes a row, sleeps, and marks the row.
 WORKER = """

@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -433,3 +437,62 @@ def test_an_artifact_that_cannot_be_written_promotes_nothing(
     (run,) = _runs(database)
     assert (run["status"], run["metrics"]) == ("FAILED", None)
     assert versions(database) == []
+
+
+# A process that is killed
+
+_KILLED = """
+import os, signal, sys
+from dataclasses import replace
+import market
+from hyperfeast.db import Database
+from hyperfeast.training import train
+from market_direction import market_direction
+
+def killed(spine, service):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+train(
+    Database(sys.argv[1]), replace(market_direction, name=sys.argv[2]), market.bars(50), killed,
+    "/nowhere", definition_hashes={},
+)
+"""
+
+
+def _train_until_killed(database: Database, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, database.dsn, name],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_a_killed_run_is_failed_by_the_model_s_next(database: Database, train_on: Train) -> None:
+    for name in ("market_direction", "another_model"):
+        _train_until_killed(database, name)
+    assert [run["status"] for run in _runs(database)] == ["RUNNING", "RUNNING"]
+
+    train_on(market.bars(400), SMALL)
+    ours, others, latest = _runs(database)
+    assert (ours["status"], others["status"], latest["status"]) == (
+        "FAILED",
+        "RUNNING",
+        "COMPLETED",
+    )
+    assert ours["error_log"] == "the process ended before it was finished"
+    assert ours["end_time"] > ours["start_time"]
+
+
+def test_a_run_that_lives_is_left_alone(database: Database, train_on: Train) -> None:
+    frame = market.bars(400)
+    plain, seen = quick_features(frame), []
+
+    def overtaken(spine: pl.DataFrame, service: str) -> pl.DataFrame:
+        train_on(frame, SMALL)
+        seen.extend(run["status"] for run in _runs(database))
+        return plain(spine, service)
+
+    train_on(frame, SMALL, overtaken)
+    assert seen == ["RUNNING", "COMPLETED"]
+    assert [run["status"] for run in _runs(database)] == ["COMPLETED", "COMPLETED"]

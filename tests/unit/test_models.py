@@ -2,13 +2,16 @@
 
 import math
 import pickle
+import socket
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import fsspec.config
 import numpy as np
 import pytest
+from botocore.exceptions import BotoCoreError
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -201,6 +204,51 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_root_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ModelError, match="nosuch"):
         artifacts.save("nosuch://place", "a_model", 1, b"data", ".ubj")
+
+
+@pytest.fixture
+def dead_s3(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A root on an S3 server where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    options = {
+        "key": "a-key",
+        "secret": "a-secret",
+        "endpoint_url": f"http://127.0.0.1:{port}",
+        "config_kwargs": {
+            "connect_timeout": 0.2,
+            "read_timeout": 0.2,
+            "retries": {"max_attempts": 0},
+        },
+    }
+    monkeypatch.setitem(fsspec.config.conf, "s3", options)
+    return "s3://a-bucket/artifacts"
+
+
+def test_a_store_that_does_not_answer_is_a_model_error(dead_s3: str) -> None:
+    with pytest.raises(ModelError, match="s3://a-bucket/artifacts cannot be written") as saving:
+        artifacts.save(dead_s3, "a_model", 1, b"data", ".ubj")
+    with pytest.raises(ModelError, match="s3://a-bucket/artifacts cannot be read") as loading:
+        artifacts.load(dead_s3, "a_model/v1.ubj", artifacts.checksum(b"data"))
+    for caught in (saving, loading):
+        assert isinstance(caught.value.__cause__, BotoCoreError)
+        assert not isinstance(caught.value, ArtifactDamaged)
+        assert "a-secret" not in str(caught.value)
+
+
+def test_an_address_that_s3_cannot_use_is_a_model_error(
+    dead_s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(fsspec.config.conf["s3"], "endpoint_url", "not an address")
+    with pytest.raises(ModelError, match="cannot be written"):
+        artifacts.save(dead_s3, "a_model", 1, b"data", ".ubj")
+
+
+def test_a_message_keeps_the_password_of_a_root_to_itself() -> None:
+    with pytest.raises(ModelError, match="nosuch://place") as caught:
+        artifacts.save("nosuch://user:a-secret@place", "a_model", 1, b"data", ".ubj")
+    assert "a-secret" not in str(caught.value)
 
 
 # The booster

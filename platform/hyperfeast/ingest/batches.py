@@ -113,23 +113,27 @@ def running(
 ) -> Iterator[Batch]:
     """A batch that is recorded as RUNNING while the block runs, and as FAILED if it raises.
 
-    `Batch.complete` records its success. A process that is killed leaves RUNNING, and no row.
+    `Batch.complete` records its success. A process that is killed leaves RUNNING, and no row; the next
+    batch, whichever it is, marks that as FAILED.
     """
     parameters = {
         "source": source, "symbol": symbol, "tf": timeframe, "rows_in": frame.height,
     }  # fmt: skip
     begun = time.perf_counter()
-    begin = database.fetch(query("ingestion", "begin_batch"), parameters)[0]
-    try:
-        yield Batch(begin["batch_id"], target, frame, begin["started_at"], begun)
-    except BaseException as error:
-        # What went wrong is worth more than a failure to write it down.
-        with suppress(HyperfeastError):
-            database.execute(
-                query("ingestion", "fail_batch"),
-                {"batch_id": begin["batch_id"], "error": f"{type(error).__name__}: {error}"},
-            )
-        raise
+    # Autocommit: the session stays open for its lock, and its transaction does not.
+    with database.connect(autocommit=True) as alive:
+        alive.execute(query("ingestion", "fail_abandoned"))
+        begin = alive.execute(query("ingestion", "begin_batch"), parameters).fetchall()[0]
+        try:
+            yield Batch(begin["batch_id"], target, frame, begin["started_at"], begun)
+        except BaseException as error:
+            # What went wrong is worth more than a failure to write it down.
+            with suppress(HyperfeastError):
+                database.execute(
+                    query("ingestion", "fail_batch"),
+                    {"batch_id": begin["batch_id"], "error": f"{type(error).__name__}: {error}"},
+                )
+            raise
 
 
 def moment(connection: Connection[Any]) -> datetime:

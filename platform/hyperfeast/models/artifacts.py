@@ -117,10 +117,14 @@ def _located(root: Path | str, path: str) -> tuple[Any, str]:
             "for s3:// install hyperfeast[s3]"
         ) from error
     except ValueError as error:
-        raise ModelError(f"the artifacts' root {_shown(root)} is no place known: {error}") from error
+        raise ModelError(
+            f"the artifacts' root {_shown(root)} is no place known: {error}"
+        ) from error
     target = f"{base.rstrip('/')}/{path}"
     if _is_local(place) and not Path(target).resolve().is_relative_to(Path(base).resolve()):
-        raise ModelError(f"the artifact {path} leads out of {_shown(root)} by a link: remove the link")
+        raise ModelError(
+            f"the artifact {path} leads out of {_shown(root)} by a link: remove the link"
+        )
     return place, target
 
 
@@ -139,7 +143,7 @@ def _translated(root: Path | str, path: str, done: str) -> Iterator[None]:
 def _failures() -> tuple[type[Exception], ...]:
     """What a file system raises. That of S3 lets through what botocore raises, which is no OSError."""
     try:
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
     except ImportError:
         return (OSError, ValueError)
     return (OSError, ValueError, BotoCoreError, ClientError)

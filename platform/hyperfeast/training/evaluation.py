@@ -187,7 +187,9 @@ def _own_positions(signals: Floats, horizon: int) -> Floats:
     positions = np.full_like(signals, np.nan)
     for symbol in range(signals.shape[1]):
         own = np.isfinite(signals[:, symbol])
-        positions[own, symbol] = stats.overlapping_positions(signals[own, symbol, None], horizon)[:, 0]
+        positions[own, symbol] = stats.overlapping_positions(signals[own, symbol, None], horizon)[
+            :, 0
+        ]
     return positions
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import polars as pl
+from psycopg import Connection
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from hyperfeast.db import Database
@@ -83,17 +85,12 @@ def train(
         ModelError: the artifact cannot be written.
         ServerError: the database does not do its part.
     """
-    run_id = _begin(
-        database,
-        spec,
-        bars,
-        {
-            "definition_hashes": Jsonb(dict(definition_hashes)),
-            "git_commit": git_commit,
-            "as_known_at": as_known_at,
-        },
-    )
-    with _failure_recorded(database, run_id):
+    provenance = {
+        "definition_hashes": Jsonb(dict(definition_hashes)),
+        "git_commit": git_commit,
+        "as_known_at": as_known_at,
+    }
+    with _recorded(database, spec, bars, provenance) as run_id:
         data = dataset.build(bars, spec, historical_features)
         evaluation = evaluate(data, spec, bars)
         booster = Booster.fit(
@@ -120,10 +117,36 @@ def train(
     )
 
 
-def _begin(
+@contextmanager
+def _recorded(
     database: Database, spec: ModelSpec, bars: pl.DataFrame, provenance: Mapping[str, Any]
+) -> Iterator[UUID]:
+    """The run's row: RUNNING, and FAILED if the block does not end well, whatever stops it.
+
+    A process that is killed leaves RUNNING; the model's next training marks that as FAILED.
+    """
+    # Autocommit: the session stays open for its lock, and its transaction does not.
+    with database.connect(autocommit=True) as alive:
+        alive.execute(query("training", "fail_abandoned"), {"model_name": spec.name})
+        run_id = _begin(alive, spec, bars, provenance)
+        try:
+            yield run_id
+        except BaseException as error:
+            # If the database is what failed, the first error is the one to report.
+            with suppress(HyperfeastError):
+                database.execute(
+                    query("training", "fail"), {"run_id": run_id, "reason": _reason(error)}
+                )
+            raise
+
+
+def _begin(
+    connection: Connection[DictRow],
+    spec: ModelSpec,
+    bars: pl.DataFrame,
+    provenance: Mapping[str, Any],
 ) -> UUID:
-    rows = database.fetch(
+    rows = connection.execute(
         query("training", "begin"),
         {
             "model_name": spec.name,
@@ -135,23 +158,9 @@ def _begin(
             "random_seed": spec.seed,
             **provenance,
         },
-    )
+    ).fetchall()
     run_id: UUID = rows[0]["run_id"]
     return run_id
-
-
-@contextmanager
-def _failure_recorded(database: Database, run_id: UUID) -> Iterator[None]:
-    """Mark the run FAILED if the block does not end well, whatever stops it."""
-    try:
-        yield
-    except BaseException as error:
-        # If the database is what failed, the first error is the one to report.
-        with suppress(HyperfeastError):
-            database.execute(
-                query("training", "fail"), {"run_id": run_id, "reason": _reason(error)}
-            )
-        raise
 
 
 def _reason(error: BaseException) -> str:
