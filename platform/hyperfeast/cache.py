@@ -39,7 +39,10 @@ def translated(url: str) -> Iterator[None]:
             f"Redis at {address(url)} refused the password: check HYPERFEAST_REDIS_URL"
         ) from error
     except RedisError as error:
-        raise ServerUnreachable(f"Redis at {address(url)} does not answer: {error}") from error
+        raise ServerUnreachable(
+            f"Redis at {address(url)} does not answer: {error} Does it run? "
+            "`hyperfeast up` starts the embedded one"
+        ) from error
 
 
 def address(url: str) -> str:

@@ -3,7 +3,11 @@
 Only the entry points and the composition root read this; everything below them gets values.
 """
 
+import difflib
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -35,6 +39,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="HYPERFEAST_",
         env_file=".env",
+        env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,  # an input may hold a password
@@ -60,12 +65,20 @@ class Settings(BaseSettings):
     )
     api_host: str = Field(default="127.0.0.1", description="The address that the API listens on.")
     api_port: int = Field(default=8000, ge=0, le=65535, description="The port of the API.")
-    log_level: str = Field(default="warning", description="debug, info, warning or error.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="warning", description="How much the log says."
+    )
 
     @property
     def artifact_root(self) -> str:
         """The folder or address that artifacts are stored under."""
         return self.artifacts or str(self.home / "artifacts")
+
+    @field_validator("home")
+    @classmethod
+    def _is_absolute(cls, home: Path) -> Path:
+        """The same servers from whatever folder one stands in later."""
+        return home.expanduser().absolute()
 
     @field_validator("postgres_dsn")
     @classmethod
@@ -97,6 +110,7 @@ def load() -> Settings:
     Raises:
         UsageError: a setting is not usable; the message names it and never shows its value.
     """
+    _check_spelling(os.environ)
     try:
         return Settings()
     except ValidationError as error:
@@ -104,6 +118,16 @@ def load() -> Settings:
         name = "_".join(map(str, first["loc"])).upper()
         reason = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"HYPERFEAST_{name} is not usable: {reason}") from None
+
+
+def _check_spelling(environment: Mapping[str, str]) -> None:
+    """A misspelled variable would be passed over, and the default would count."""
+    known = [f"HYPERFEAST_{name.upper()}" for name in Settings.model_fields]
+    for name in environment:
+        if name.startswith("HYPERFEAST_") and name not in known:
+            meant = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+            if meant:
+                raise UsageError(f"{name} is no setting: did you mean {meant[0]}?")
 
 
 def _is_url(text: str, *schemes: str) -> bool:

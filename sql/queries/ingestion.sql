@@ -35,6 +35,26 @@ UPDATE ingest_batches
 SET status = 'FAILED', finished_at = clock_timestamp(), error = %(error)s
 WHERE batch_id = %(batch_id)s AND status = 'RUNNING'
 
+-- name: stage_refused
+CREATE TEMPORARY TABLE refused_rows (rule text NOT NULL, row jsonb NOT NULL) ON COMMIT DROP
+
+-- name: quarantine
+-- A row that was refused before, by the same rule, is there: the same file again adds nothing.
+INSERT INTO quarantine (batch_id, target, rule, row)
+SELECT %(batch_id)s, %(target)s, rule, row
+FROM refused_rows AS refused
+WHERE NOT EXISTS (
+    SELECT FROM quarantine AS kept
+    WHERE kept.target = %(target)s AND kept.rule = refused.rule AND kept.row = refused.row
+)
+
+-- name: quarantined
+SELECT recorded_at, batch_id, target, rule, row
+FROM quarantine
+WHERE %(batch_id)s::uuid IS NULL OR batch_id = %(batch_id)s::uuid
+ORDER BY recorded_at DESC
+LIMIT %(limit)s
+
 -- name: moment
 SELECT clock_timestamp() AS moment
 

@@ -39,6 +39,7 @@ def stored(database: Database) -> int:
         ("empty.csv", b"", FAILURE, "empty"),
         ("header.csv", HEADER.encode(), FAILURE, "no rows"),
         ("columns.csv", b"symbol,date,price\nAAA,2020-01-02,1\n", FAILURE, "--column"),
+        ("semicolons.csv", (HEADER + GOOD).replace(",", ";").encode(), FAILURE, "expected commas"),
         ("utf16.csv", (HEADER + GOOD).encode("utf-16"), FAILURE, "UTF-8"),
         ("latin.csv", (HEADER + GOOD.replace("AAA", "\xc4\xc4")).encode("latin-1"), FAILURE, "UTF-8"),
         ("cut.csv.gz", b"\x1f\x8b\x08\x00abc", FAILURE, "gz"),
@@ -109,6 +110,11 @@ def test_refused_rows_that_are_allowed_are_no_failure(on_database: Shell, tmp_pa
             "nothing lies between",
         ),
         (["predict", "x'); DROP TABLE signals; --"], FAILURE, "hyperfeast train"),
+        (["serve", "--model", "nothing"], USAGE, "market_direction"),
+        (["materialize"], FAILURE, "features apply"),
+        (["statsu"], USAGE, "No such command 'statsu'"),
+        (["migrate", "--to", "x"], USAGE, "--to"),
+        (["train"], USAGE, "Missing argument"),
         (["train", "nothing"], USAGE, "market_direction"),
         (["train", "market_direction"], FAILURE, "candles"),
         (["features", "compute", "nothing"], USAGE, "market_technical"),
@@ -206,12 +212,39 @@ def test_a_setting_that_is_none(make_shell: Callable[..., Shell]) -> None:
     assert "API_PORT" in refused(make_shell(api_port="a lot"), USAGE, "status").upper()
 
 
+def test_a_misspelled_setting_is_not_passed_over(make_shell: Callable[..., Shell]) -> None:
+    said = refused(make_shell(redis_ulr="redis://127.0.0.1:9"), USAGE, "status")
+    assert "HYPERFEAST_REDIS_ULR is no setting: did you mean HYPERFEAST_REDIS_URL?" in said
+
+
+def test_the_api_does_not_serve_an_empty_database(
+    make_shell: Callable[..., Shell], empty_database: Database, redis_url: str
+) -> None:
+    shell = make_shell(postgres_dsn=empty_database.dsn, redis_url=redis_url)
+    assert "9 migrations are pending" in refused(shell, FAILURE, "serve", "--port", "0")
+
+
+def test_refused_rows_are_shown_and_kept_once(on_database: Shell, tmp_path: Path) -> None:
+    (tmp_path / "bars.csv").write_text(HEADER + GOOD + "AAA,2020-01-03,10,9,11,10,1\n")
+    for _ in range(2):
+        refused(on_database, FAILURE, "ingest", "candles", "bars.csv", "--tf", "1d")
+    kept = on_database.json("quarantine")
+    assert [(one["rule"], one["row"]["date"]) for one in kept] == [
+        ("high_is_highest", "2020-01-03")
+    ]
+    assert "high_is_highest" in on_database.hyperfeast("quarantine").stdout
+
+
 def test_debug_shows_the_traceback(make_shell: Callable[..., Shell]) -> None:
     ran = make_shell().hyperfeast("ingest", "candles", "missing.csv", "--tf", "1d", "--debug")
     assert "Traceback" in ran.stderr
 
 
 def test_typer_says_what_is_missing(make_shell: Callable[..., Shell]) -> None:
-    ran = make_shell().hyperfeast("ingest", "candles")
+    assert "PATH" in refused(make_shell(), USAGE, "ingest", "candles").upper()
+
+
+def test_a_group_without_a_command_gives_its_help(make_shell: Callable[..., Shell]) -> None:
+    ran = make_shell().hyperfeast("ingest")
     assert ran.returncode == USAGE
-    assert "Traceback" not in ran.stderr
+    assert "candles" in ran.stdout

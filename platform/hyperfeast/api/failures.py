@@ -15,6 +15,7 @@ from hyperfeast.errors import (
     FeatureError,
     HyperfeastError,
     NoModel,
+    SchemaError,
     ServerError,
     UsageError,
 )
@@ -26,6 +27,7 @@ _STATUS: list[tuple[type[HyperfeastError], int]] = [
     (DataError, 422),
     (NoModel, 503),
     (FeatureError, 503),
+    (SchemaError, 503),
     (ServerError, 503),
     (HyperfeastError, 500),
 ]

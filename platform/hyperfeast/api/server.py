@@ -10,8 +10,8 @@ import uvicorn
 from hyperfeast.api.application import create
 from hyperfeast.app import App, configure_logs
 from hyperfeast.db import Database
-from hyperfeast.errors import UsageError
-from hyperfeast.sqlfiles import query
+from hyperfeast.errors import SchemaError, UsageError
+from hyperfeast.migrate import state
 
 _POOL_SIZE = 8
 
@@ -28,13 +28,14 @@ def run(model: str, *, host: str | None = None, port: int | None = None) -> None
         UsageError: the model is not declared, or the address cannot be listened on.
         ServerUnreachable: no PostgreSQL answers.
         AccessDenied: PostgreSQL refuses the user or the password.
+        SchemaError: migrations are pending.
     """
     app = App(pool_size=_POOL_SIZE)
     settings = app.settings
     configure_logs(settings.log_level)
     app.model_spec(model)
     # Without the pool, which would try again for minutes and hide why.
-    Database(app.endpoints.postgres_dsn).fetch(query("status", "server"))
+    _check_schema(Database(app.endpoints.postgres_dsn))
     listener = _listen(host or settings.api_host, settings.api_port if port is None else port)
     address, bound = listener.getsockname()[:2]
     server = uvicorn.Server(
@@ -48,6 +49,13 @@ def run(model: str, *, host: str | None = None, port: int | None = None) -> None
         server.run(sockets=[listener])
     finally:
         app.database.close()
+
+
+def _check_schema(database: Database) -> None:
+    if pending := state(database).pending:
+        raise SchemaError(
+            f"{database.address}: {len(pending)} migrations are pending: run `hyperfeast migrate`"
+        )
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> None:

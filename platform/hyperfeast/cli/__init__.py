@@ -5,6 +5,7 @@ import textwrap
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from hyperfeast import __version__
 from hyperfeast.cli import console, data, demo, features, models, servers, worker
@@ -51,17 +52,23 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        app(args=arguments)
+        code = app(args=arguments, standalone_mode=False)
     except Exception as error:
         if debug:
             raise
         raise SystemExit(_report(error)) from None
     except KeyboardInterrupt:
+        console.complain(
+            "interrupted; what was finished stays, and the same command goes on from there"
+        )
         raise SystemExit(_INTERRUPTED) from None
+    raise SystemExit(code)
 
 
 def _report(error: Exception) -> int:
     """One line that says what is wrong; the exit code."""
+    if isinstance(error, TyperException):
+        return _report_usage(error)
     if isinstance(error, HyperfeastError):
         console.complain(str(error))
         return _USAGE if isinstance(error, UsageError) else _FAILURE
@@ -69,6 +76,16 @@ def _report(error: Exception) -> int:
         f"{type(error).__name__}: {_flat(error)}. This is a fault of hyperfeast: --debug shows where"
     )
     return _FAILURE
+
+
+def _report_usage(error: TyperException) -> int:
+    """A mistake in the call itself, in one line; a command without its subcommand gets the help."""
+    message = error.format_message()
+    if "Usage:" in message:
+        console.say(message)
+    elif message:
+        console.complain(message)
+    return error.exit_code
 
 
 def _flat(error: Exception) -> str:

@@ -77,6 +77,9 @@ def spinner(message: str) -> Iterator[Callable[[str], None]]:
 @contextmanager
 def progress_bar(message: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error; the yielded function takes (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 

@@ -1,7 +1,8 @@
-"""`hyperfeast ingest candles | metrics | actions`."""
+"""`hyperfeast ingest candles | metrics | actions` and `hyperfeast quarantine`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
     ingest.command()(metrics)
     ingest.command()(actions)
     app.add_typer(ingest, name="ingest")
+    app.command()(quarantine)
 
 
 def candles(
@@ -127,6 +129,25 @@ def actions(
     _report(summary, as_json=as_json, max_refused=max_refused)
 
 
+def quarantine(
+    batch: Annotated[UUID | None, typer.Option(help="Rows of this batch only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many rows at most.")] = 20,
+    as_json: console.AsJson = False,
+) -> None:
+    """Show refused rows, the newest first, each with the rule that it broke."""
+    from hyperfeast.app import App
+    from hyperfeast.ingest import quarantined
+
+    rows = quarantined(App().database, batch_id=batch, limit=limit)
+    if as_json:
+        console.print_json(rows)
+    else:
+        console.print_table(
+            ["recorded at", "for", "rule", "row"],
+            [[one["recorded_at"], one["target"], one["rule"], one["row"]] for one in rows],
+        )
+
+
 def _timeframe(name: str) -> Timeframe:
     try:
         return Timeframe(name)
@@ -166,9 +187,9 @@ def _report(summary: "IngestSummary", *, as_json: bool, max_refused: int) -> Non
     broken = ", ".join(f"{rule} {count:,}" for rule, count in summary.refused.items())
     if summary.quarantined == summary.rows_in:
         raise DataError(
-            f"no row could be taken; rules broken: {broken}. The rows are in quarantine"
+            f"no row could be taken; rules broken: {broken}; `hyperfeast quarantine` shows them"
         )
     raise RowsRefused(
-        f"{summary.quarantined:,} of {summary.rows_in:,} rows were refused and are in quarantine; rules broken: "
-        f"{broken}. The others are in; --max-refused says how many may be"
+        f"{summary.quarantined:,} of {summary.rows_in:,} rows were refused; rules broken: "
+        f"{broken}. `hyperfeast quarantine` shows them. The others are in; --max-refused says how many may be"
     )

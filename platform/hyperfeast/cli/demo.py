@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
     from hyperfeast.demo import DemoResult, Stage
 
-_NEXT = """What to type next
+_NEXT = """What to type next, after `source .venv/bin/activate`
   hyperfeast status                     servers, schema, row counts
   hyperfeast predict AAPL MSFT          once more, from the shell
   hyperfeast serve                      and over HTTP: POST /v1/predict
   hyperfeast ingest candles FILE --tf 1d     your own bars
-  cd feature_repo && feast ui           what Feast knows
+  cd feature_repo && feast ui --host 127.0.0.1    what Feast knows
   hyperfeast down                       stop the servers; the data stay"""
+
+
+_MANY = 1_000
 
 
 def register(app: typer.Typer) -> None:
@@ -98,7 +101,8 @@ def _table(done: "list[Stage]", running: str | None = None) -> "Table":
     ):  # fmt: skip
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for stage in done:
-        speed = f"{stage.rows / stage.seconds:,.0f}" if stage.seconds > 0 else "-"
+        # A speed says something of many rows only.
+        speed = f"{stage.rows / stage.seconds:,.0f}" if stage.rows >= _MANY else ""
         table.add_row(stage.title, f"{stage.rows:,}", f"{stage.seconds:.1f}", speed, stage.note)
     if running:
         table.add_row(running, "", "", "", Spinner("dots"))

@@ -35,10 +35,12 @@ def list_sets(as_json: console.AsJson = False) -> None:
     ]
     if as_json:
         console.print_json(rows)
-    else:
+        return
+    for name in dict.fromkeys(row["feature_set"] for row in rows):
         console.print_table(
-            ["set", "feature", "rule", "warm-up", "description"],
-            [list(row.values()) for row in rows],
+            ["feature", "rule", "warm-up", "description"],
+            [list(row.values())[1:] for row in rows if row["feature_set"] == name],
+            title=str(name),
         )
 
 

@@ -93,13 +93,13 @@ def print_scores(result: "TrainingResult") -> None:
 def print_predictions(predictions: "list[Prediction]") -> None:
     """One line a prediction, with the age of what it rests on."""
     console.print_table(
-        ["symbol", "signal", "P(up)", "features known", "stale", "model"],
+        ["symbol", "signal", "P(up)", "features known at", "stale", "model"],
         [
             [
                 one.symbol,
                 one.label,
                 one.proba,
-                f"{max(one.feature_ages.values(), default=0) / 86400:,.1f} days ago",
+                one.known_at,
                 one.stale,
                 f"v{one.model_version}",
             ]

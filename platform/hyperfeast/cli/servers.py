@@ -101,7 +101,8 @@ def _print_status(found: "PlatformStatus") -> None:
         pending = found.schema.pending
         note = f", {len(pending)} pending: run `hyperfeast migrate`" if pending else ""
         console.say(
-            f"schema at {found.schema.current:04d}, {len(found.schema.applied)} migrations applied{note}"
+            f"schema at {found.schema.current:04d}, "
+            f"{len(found.schema.applied)} migrations of this edition applied{note}"
         )
     if found.tables:
         console.print_table(

@@ -177,7 +177,7 @@ class Database:
         """What an error of ADBC means. It calls a wrong password what it calls no server: ask again."""
         if error.sqlstate in _MISSING_STATES:
             return SchemaError(
-                f"{self.address} lacks what this version needs ({error.sqlstate}): run `hyperfeast migrate`"
+                f"{self.address} lacks a table or a column that this version needs: run `hyperfeast migrate`"
             )
         if error.sqlstate is not None:
             return QueryFailed(f"PostgreSQL at {self.address}: {error}")

@@ -86,8 +86,7 @@ def _score(name: str, scores: dict[str, float | None]) -> ScoreRow:
 
 
 def _prediction(one: "Prediction") -> PredictionRow:
-    known_from = one.ts - timedelta(seconds=max(one.feature_ages.values()))
-    return PredictionRow(one.symbol, one.label, one.proba, known_from, one.stale)
+    return PredictionRow(one.symbol, one.label, one.proba, one.known_at, one.stale)
 
 
 def _glucose(rows: pl.DataFrame) -> ZScoreSeries:

@@ -85,20 +85,34 @@ class Batch:
         return summary
 
     def _quarantine(self, connection: Connection[Any], refused: pl.DataFrame) -> None:
+        if refused.is_empty():
+            return
+        connection.execute(query("ingestion", "stage_refused"))
         for part in refused.iter_slices(_SLICE_ROWS):
             rows = [
                 json.dumps(_json_safe(row)) for row in self.frame[part["row"]].iter_rows(named=True)
             ]
             copy_frame(
                 connection,
-                "quarantine",
-                part.select(
-                    batch_id=pl.lit(str(self.batch_id)),
-                    target=pl.lit(self.target),
-                    rule="rule",
-                    row=pl.Series(rows, dtype=pl.String),
-                ),
+                "refused_rows",
+                part.select("rule", row=pl.Series(rows, dtype=pl.String)),
             )
+        connection.execute(
+            query("ingestion", "quarantine"), {"batch_id": self.batch_id, "target": self.target}
+        )
+
+
+def quarantined(
+    database: Database, *, batch_id: UUID | None = None, limit: int = 20
+) -> list[dict[str, Any]]:
+    """Refused rows, the newest first: recorded_at (UTC), batch_id, target, rule and the row as it came.
+
+    Args:
+        database: where they are.
+        batch_id: of one batch only; None for all.
+        limit: how many at most.
+    """
+    return database.fetch(query("ingestion", "quarantined"), {"batch_id": batch_id, "limit": limit})
 
 
 @contextmanager

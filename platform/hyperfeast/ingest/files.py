@@ -96,8 +96,13 @@ def _check_utf8(path: Path, text: bytes) -> None:
 
 
 def _check_header(path: Path, text: bytes) -> None:
-    """Two columns of one name: nobody knows which is meant."""
+    """Fields that commas do not part; two columns of one name, when nobody knows which is meant."""
     header = text.lstrip().split(b"\n", 1)[0].decode("utf-8-sig")
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if separator in header and "," not in header:
+            raise DataError(
+                f"{path} has {name} between its fields: expected commas, and a point in decimal numbers"
+            )
     names = Counter(next(csv.reader([header]), []))
     twice = [name for name, times in names.items() if times > 1]
     if twice:

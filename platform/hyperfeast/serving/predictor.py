@@ -76,6 +76,11 @@ class Prediction:
     request_id: UUID
     latency_ms: float
 
+    @property
+    def known_at(self) -> datetime:
+        """From when the oldest features that it rests on were knowable (UTC)."""
+        return self.ts - timedelta(seconds=max(self.feature_ages.values()))
+
 
 class Predictor:
     """One loaded model version and the features it reads. Safe to share between threads."""

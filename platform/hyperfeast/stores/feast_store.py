@@ -109,6 +109,10 @@ class FeastStore:
         """
         with self._errors():
             names = [view.name for view in self._store.list_feature_views()]
+            if not names:
+                raise FeatureError(
+                    "Feast knows no feature view yet: run `hyperfeast features apply` (or `feast apply`)"
+                )
             for name in names:
                 if progress:
                     progress(name)
