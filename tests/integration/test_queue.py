@@ -211,7 +211,8 @@ def test_a_signal_ends_a_long_lived_worker_after_its_refresh(
     until(lambda: refreshes(database))
     worker.send_signal(number)
     assert worker.wait(PATIENCE_S) == 0
-    assert refreshes(database) == [("worker", True)]
+    # One of the ticks of every five minutes may have come in between.
+    assert all(done for _, done in refreshes(database))
     assert statuses(database)[0] == "succeeded"
 
 
