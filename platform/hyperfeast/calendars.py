@@ -43,22 +43,6 @@ def session_close(calendar: str, dates: pl.Series) -> pl.Series:
     ]
 
 
-def is_session(calendar: str, dates: pl.Series) -> pl.Series:
-    """Whether the exchange traded on each date.
-
-    Args:
-        calendar: an exchange_calendars code, or "24/7".
-        dates: Date.
-
-    Returns:
-        Boolean, named "is_session", one value a date, in its order. A missing date is no session.
-
-    Raises:
-        UsageError: there is no such calendar.
-    """
-    return session_close(calendar, dates).is_not_null().alias("is_session")
-
-
 def timezone(calendar: str) -> ZoneInfo:
     """The time zone in which the exchange names its sessions.
 

@@ -4,10 +4,12 @@ import math
 import random
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import conninfo
 from pydantic import SecretStr
@@ -63,30 +65,33 @@ Copier = Callable[..., App]
 
 
 @pytest.fixture
-def make_copy() -> Iterator[Copier]:
+def make_copy(demo: DemoRun) -> Iterator[Copier]:
     """The platform on a copy of the demo's database, which a test may spoil."""
-    made: list[Database] = []
+    made: list[App] = []
 
-    def copy(demo: DemoRun, redis_url: str | None = None) -> App:
-        admin = Database(conninfo.make_conninfo(demo.database.dsn, dbname="postgres"))
-        made.append(admin)
-        with admin.connect(autocommit=True) as connection:
+    def copy(redis_url: str | None = None) -> App:
+        with _maintenance(demo) as connection:
             connection.execute("CREATE DATABASE spoiled TEMPLATE hyperfeast")
         dsn = conninfo.make_conninfo(demo.database.dsn, dbname="spoiled")
-        url = SecretStr(redis_url) if redis_url else None
-        return App(
-            Settings(
-                home=demo.home,
-                postgres_dsn=SecretStr(dsn),
-                redis_url=url,
-                feature_repo=ROOT / "feature_repo",
-            )
+        settings = Settings(
+            home=demo.home,
+            postgres_dsn=SecretStr(dsn),
+            redis_url=SecretStr(redis_url) if redis_url else None,
+            feature_repo=ROOT / "feature_repo",
         )
+        made.append(App(settings))
+        return made[-1]
 
     yield copy
-    for admin in made:
-        with admin.connect(autocommit=True) as connection:
-            connection.execute("DROP DATABASE spoiled WITH (FORCE)")
+    for app in made:
+        app.close()
+    with _maintenance(demo) as connection:
+        connection.execute("DROP DATABASE IF EXISTS spoiled WITH (FORCE)")
+
+
+def _maintenance(demo: DemoRun) -> AbstractContextManager[psycopg.Connection[Any]]:
+    admin = Database(conninfo.make_conninfo(demo.database.dsn, dbname="postgres"))
+    return admin.connect(autocommit=True)
 
 
 def test_every_stage_ran_on_all_the_data(demo: DemoRun) -> None:
@@ -192,10 +197,10 @@ def test_killed_at_any_stage_and_run_again_it_finishes(tmp_path: Path, demo: Dem
         EmbeddedServers(home).down()
 
 
-def test_training_rows_do_not_know_later_candles(demo: DemoRun, make_copy: Copier) -> None:
+def test_training_rows_do_not_know_later_candles(make_copy: Copier) -> None:
     known = date(2001, 6, 1) + timedelta(days=random.randrange(11 * 365))
     print("known until", known)  # noqa: T201 - to repeat a failure
-    app = make_copy(demo)
+    app = make_copy()
     rows = app.database.frame(
         "SELECT symbol, event_timestamp FROM features_market_technical_v1 "
         "WHERE event_timestamp < $1 ORDER BY 1, 2",
@@ -212,8 +217,8 @@ def test_training_rows_do_not_know_later_candles(demo: DemoRun, make_copy: Copie
     assert before.equals(after)
 
 
-def test_a_corrected_bar_is_served(demo: DemoRun, make_copy: Copier, redis_url: str) -> None:
-    app = make_copy(demo, redis_url)
+def test_a_corrected_bar_is_served(make_copy: Copier, redis_url: str) -> None:
+    app = make_copy(redis_url)
     app.materialize()
     before = app.predictor("market_direction").predict(["IBM"])[0].features
     app.database.execute(

@@ -33,7 +33,6 @@ def test_new_york_closes_at_four_except_on_half_days(day: date, hour: int) -> No
 @pytest.mark.parametrize("day", [date(2024, 7, 4), date(2024, 1, 6), date(2001, 9, 12)])
 def test_no_session_has_no_close(day: date) -> None:
     assert _close("XNYS", day) is None
-    assert not calendars.is_session("XNYS", pl.Series([day])).item()
 
 
 @given(st.lists(st.dates(date(1970, 1, 1), date(2100, 12, 31)) | st.none()))
@@ -54,9 +53,6 @@ def test_many_dates_give_what_each_gives_alone(days: list[date | None]) -> None:
     closes = calendars.session_close("XNYS", dates)
     assert closes.dtype == pl.Datetime("us", "UTC")
     assert closes.to_list() == [_close("XNYS", day) if day else None for day in days]
-    assert calendars.is_session("XNYS", dates).to_list() == [
-        close is not None for close in closes.to_list()
-    ]
 
 
 def test_a_calendar_whose_record_begins_late_begins_there() -> None:

@@ -17,6 +17,7 @@ from hyperfeast.api.middleware import Observed
 from hyperfeast.app import App
 from hyperfeast.models import versions
 from hyperfeast.serving import Prediction
+from hyperfeast.sqlfiles import query
 
 _MAX_SYMBOLS = 1_000
 
@@ -71,7 +72,7 @@ def create(app: App, model: str) -> FastAPI:
     @api.get("/readyz")
     def ready() -> Response:
         """Whether a prediction could be answered now: both servers and a model."""
-        app.database.fetch("SELECT 1")
+        app.database.fetch(query("status", "server"))
         with cache.connect(app.endpoints.redis_url) as redis:
             redis.ping()
         return _json({"status": "ready", "model_version": champion.predictor().model.version})

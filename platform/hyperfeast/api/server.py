@@ -48,7 +48,7 @@ def run(model: str, *, host: str | None = None, port: int | None = None) -> None
     try:
         server.run(sockets=[listener])
     finally:
-        app.database.close()
+        app.close()
 
 
 def _check_schema(database: Database) -> None:

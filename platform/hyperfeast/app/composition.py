@@ -71,6 +71,13 @@ class App:
             redis_url=self.endpoints.redis_url,
         )
 
+    def close(self) -> None:
+        """Close the connections that are kept: the pool's and those of Feast's registry."""
+        if "feast" in vars(self):
+            self.feast.close()
+        if "database" in vars(self):
+            self.database.close()
+
     def status(self) -> "PlatformStatus":
         """Servers, schema, tables. Starts nothing."""
         from hyperfeast.monitoring import status

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import conninfo, errors, sql
 from psycopg.rows import DictRow, dict_row
 
+from hyperfeast import sqlfiles
 from hyperfeast.errors import (
     AccessDenied,
     HyperfeastError,
@@ -180,7 +181,7 @@ class Database:
                 f"{self.address} lacks a table or a column that this version needs: run `hyperfeast migrate`"
             )
         if error.sqlstate is not None:
-            return QueryFailed(f"PostgreSQL at {self.address}: {error}")
+            return QueryFailed(f"PostgreSQL at {self.address}: {str(error).splitlines()[0]}")
         with self.connect():
             return ServerUnreachable(f"PostgreSQL at {self.address} broke the connection off")
 
@@ -197,10 +198,7 @@ def edition_of(connection: psycopg.Connection[DictRow]) -> Edition:
     TimescaleDB counts where it is created in the database, not where the server merely has it: only
     then are its functions there, and its license is known.
     """
-    rows = connection.execute(
-        "SELECT current_setting('timescaledb.license', true) AS license "
-        "FROM pg_extension WHERE extname = 'timescaledb'"
-    ).fetchall()
+    rows = connection.execute(sqlfiles.query("status", "edition")).fetchall()
     if not rows:
         return Edition.PLAIN
     return Edition.COMMUNITY if rows[0]["license"] == "timescale" else Edition.APACHE

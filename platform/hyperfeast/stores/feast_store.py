@@ -144,6 +144,13 @@ class FeastStore:
         }
         return [_vector(served, row) for row in range(len(entities))]
 
+    def close(self) -> None:
+        """Close the connections that Feast's registry keeps, if there are any."""
+        if "_store" in vars(self):
+            for engine in (self._store.registry.write_engine, self._store.registry.read_engine):
+                engine.dispose()
+            del self._store
+
     @cached_property
     def _store(self) -> FeatureStore:
         written = yaml.safe_load((self._folder / "feature_store.yaml").read_text(encoding="utf-8"))
