@@ -79,11 +79,8 @@ def _report(error: Exception) -> int:
 
 
 def _report_usage(error: TyperException) -> int:
-    """A mistake in the call itself, in one line; a command without its subcommand gets the help."""
-    message = error.format_message()
-    if "Usage:" in message:
-        console.say(message)
-    elif message:
+    """A mistake in the call itself, in one line; nothing to say if its help has just been printed."""
+    if message := error.format_message():
         console.complain(message)
     return error.exit_code
 

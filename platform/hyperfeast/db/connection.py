@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 _MISSING = (errors.UndefinedTable, errors.UndefinedColumn)
+_DENIED = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)
 _MISSING_STATES = {error.sqlstate for error in _MISSING}
 Query = LiteralString | sql.Composed
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -156,9 +157,7 @@ class Database:
         """Errors of psycopg in our words: the ones that `connect` lists."""
         try:
             yield
-        except errors.InvalidPassword as error:
-            raise self._denied() from error
-        except errors.InvalidAuthorizationSpecification as error:
+        except _DENIED as error:
             raise self._denied() from error
         except _MISSING as error:
             raise SchemaError(

@@ -18,6 +18,7 @@ import psycopg
 import yaml
 from feast import FeatureStore, RepoConfig
 from feast.errors import FeastError
+from feast.infra.registry.sql import SqlRegistry
 from feast.repo_operations import extract_objects_for_apply_delete, parse_repo
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
@@ -66,8 +67,8 @@ class FeastStore:
         Returns:
             The names of the feature views and services.
         """
-        store = self._store
         with self._errors(), _in_folder(self._folder), _quiet():
+            store = self._store
             contents = parse_repo(self._folder)
             to_apply, to_delete, _, _ = extract_objects_for_apply_delete(
                 store.project, store.registry, contents
@@ -145,10 +146,12 @@ class FeastStore:
         return [_vector(served, row) for row in range(len(entities))]
 
     def close(self) -> None:
-        """Close the connections that Feast's registry keeps, if there are any."""
+        """Close the connections that a SQL registry keeps; another kind keeps none."""
         if "_store" in vars(self):
-            for engine in (self._store.registry.write_engine, self._store.registry.read_engine):
-                engine.dispose()
+            registry = self._store.registry
+            if isinstance(registry, SqlRegistry):
+                registry.write_engine.dispose()
+                registry.read_engine.dispose()
             del self._store
 
     @cached_property
@@ -158,15 +161,8 @@ class FeastStore:
         written["online_store"] = redis_config(self._redis_url) | written["online_store"]
         if _PLUGIN in str(written["registry"]):
             written["registry"] |= {"path": registry_url(self._database.dsn)}
-        try:
-            with _quiet():
-                return FeatureStore(config=RepoConfig(repo_path=self._folder, **written))
-        except ValidationError as error:
-            first = error.errors(include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise FeatureError(
-                f"{self._folder / 'feature_store.yaml'}: {where}: {first['msg']}"
-            ) from None
+        with _quiet():
+            return FeatureStore(config=RepoConfig(repo_path=self._folder, **written))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -174,6 +170,13 @@ class FeastStore:
         try:
             with self._database.translated(), cache.translated(self._redis_url), _unwrapped():
                 yield
+        except ValidationError as error:
+            # Feast reads the sections of its configuration when it first needs them, not when it loads them.
+            first = error.errors(include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise FeatureError(
+                f"{self._folder / 'feature_store.yaml'}: {where}: {first['msg']}"
+            ) from None
         except FeastError as error:
             raise FeatureError(
                 f"Feast: {error}. Has `hyperfeast features apply` (or `feast apply`) been run?"
