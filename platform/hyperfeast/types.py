@@ -43,6 +43,26 @@ class Edition(StrEnum):
     PLAIN = "plain PostgreSQL"
 
     @property
+    def hypertables(self) -> bool:
+        """Whether tables are partitioned by time into chunks that can be dropped."""
+        return self is not Edition.PLAIN
+
+    @property
+    def continuous_aggregates(self) -> bool:
+        """Whether the database itself keeps rollups."""
+        return self is Edition.COMMUNITY
+
+    @property
+    def compression(self) -> bool:
+        """Whether chunks can be compressed into columns."""
+        return self is Edition.COMMUNITY
+
+    @property
+    def policies(self) -> bool:
+        """Whether the database refreshes, compresses and drops on a schedule of its own."""
+        return self is Edition.COMMUNITY
+
+    @property
     def cost(self) -> str:
         """What this edition lacks and what that costs, in one line; empty if nothing."""
         return _COSTS[self]

@@ -12,13 +12,13 @@ from hyperfeast.types import Edition
 _ROLLBACK = ".rollback"
 
 TIMESCALEDB = "timescaledb"
-CONTINUOUS = "continuous"
-VIEWS = "views"
+COMMUNITY = "community"
+ELSEWHERE = "elsewhere"
 
 _FOLDERS = {
-    Edition.COMMUNITY: (TIMESCALEDB, CONTINUOUS),
-    Edition.APACHE: (TIMESCALEDB, VIEWS),
-    Edition.PLAIN: (VIEWS,),
+    Edition.COMMUNITY: (TIMESCALEDB, COMMUNITY),
+    Edition.APACHE: (TIMESCALEDB, ELSEWHERE),
+    Edition.PLAIN: (ELSEWHERE,),
 }
 
 
@@ -29,7 +29,7 @@ def of_edition(edition: Edition) -> dict[str, Path]:
 
 def known_ids() -> set[str]:
     """The ids of the migrations of all editions."""
-    return set(_read(TIMESCALEDB, CONTINUOUS, VIEWS))
+    return set(_read(TIMESCALEDB, COMMUNITY, ELSEWHERE))
 
 
 def number_of(migration_id: str) -> int:
