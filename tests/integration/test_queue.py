@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from hyperfeast.db import Database
 from hyperfeast.errors import FeatureError, ServerError, TrainingError
-from hyperfeast.jobs import Queue
+from hyperfeast.jobs import Queue, Task
 
 # Long enough for three heartbeats on a busy machine, short enough to wait for.
 DEAD_AFTER = 4.0
@@ -239,3 +240,46 @@ def test_a_queue_that_breaks_is_reported_as_ours(database: Database) -> None:
     database.execute("ALTER TABLE procrastinate_workers RENAME TO gone")
     with pytest.raises(ServerError, match=r"the job queue in .* failed: .*procrastinate_workers"):
         queue.work(once=True)
+
+
+UPKEEP = """
+import sys
+from hyperfeast.db import Database
+from hyperfeast.jobs import Queue, Task
+
+database = Database(sys.argv[1])
+
+def heal(**arguments):
+    if arguments["symbol"] == "POISON":
+        raise ValueError("no such thing")
+    database.execute("INSERT INTO refreshes (worker, done) VALUES (%s, true)", [arguments["symbol"]])
+
+Queue(database, lambda: None, [Task("heal", heal)], dead_after=4.0).work()
+"""
+
+
+def test_what_is_asked_for_runs_once_in_a_long_lived_worker(database: Database) -> None:
+    """A call that waits already is not asked for twice; one that fails holds no other up."""
+    database.execute("CREATE TABLE refreshes (worker text NOT NULL, done boolean NOT NULL)")
+    queue = Queue(database, lambda: None, [Task("heal", lambda **_: None)])
+    calls: list[dict[str, Any]] = [{"symbol": name} for name in ("A", "POISON", "B", "A")]
+    assert queue.ask("heal", calls) == 3
+    assert queue.ask("heal", calls) == 0
+
+    queue.work(once=True)
+    assert refreshed(database) == []  # asked to refresh once, it does nothing else
+    process = subprocess.Popen(
+        [sys.executable, "-c", UPKEEP, database.dsn], stderr=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: sorted(refreshed(database)) == ["A", "B"])
+        until(lambda: "doing" not in statuses(database))
+    finally:
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+    assert statuses(database).count("failed") == 1
+    assert queue.ask("heal", calls[:1]) == 1
+
+
+def refreshed(database: Database) -> list[str]:
+    return [row["worker"] for row in database.fetch("SELECT worker FROM refreshes")]

@@ -1,4 +1,4 @@
-"""A procrastinate queue whose one task keeps the features current.
+"""A procrastinate queue: one task keeps the features current, others keep the data in order.
 
 A failed refresh is not retried: the next tick is the retry. A worker that dies leaves its job
 "doing", and with it the lock that lets only one refresh run at a time; every worker therefore ends
@@ -6,9 +6,10 @@ the jobs of workers whose heartbeats stopped.
 """
 
 import asyncio
+import json
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import procrastinate
@@ -19,12 +20,17 @@ from psycopg import conninfo
 
 from hyperfeast.db import Database
 from hyperfeast.errors import FeatureError, HyperfeastError, ServerError
+from hyperfeast.jobs.task import Task
 from hyperfeast.sqlfiles import query
 
 _log = logging.getLogger(__name__)
 
 _EVERY_FIVE_MINUTES = "*/5 * * * *"
 _TASK = "hyperfeast.refresh"
+# Of its own, so that `--once` runs the refresh and nothing else that waits.
+_REFRESHES, _OTHERS = "default", "upkeep"
+# A long backfill does not hold the refresh up.
+_AT_ONCE = 2
 _POLL_S = 0.5
 _BEATS_BEFORE_DEATH = 3
 _UNFINISHED = (Status.TODO, Status.DOING)
@@ -36,12 +42,18 @@ class Queue:
     Args:
         database: where the queue is.
         refresh: computes the features of what was ingested and brings them online.
+        tasks: what workers do besides, on their schedules or when asked.
         dead_after: seconds without a heartbeat after which a worker counts as dead and its job as
             failed; the same for all workers of a database.
     """
 
     def __init__(
-        self, database: Database, refresh: Callable[[], None], *, dead_after: float = 30.0
+        self,
+        database: Database,
+        refresh: Callable[[], None],
+        tasks: Sequence[Task] = (),
+        *,
+        dead_after: float = 30.0,
     ) -> None:
         self._database = database
         self._dead_after = dead_after
@@ -63,6 +75,20 @@ class Queue:
                 raise
 
         self._refresh = refresh_features
+        self._others = {task.name: self._registered(task) for task in tasks}
+        self._schedules = {task.name: task.cron for task in tasks if task.cron is not None}
+
+    def ask(self, name: str, calls: Sequence[Mapping[str, Any]]) -> int:
+        """Ask for a task once for each set of arguments; a call that waits already is not asked for twice.
+
+        Args:
+            name: of one of the tasks.
+            calls: the arguments of each call, which JSON can hold.
+
+        Returns:
+            How many were asked for anew.
+        """
+        return asyncio.run(self._ask_others(name, calls))
 
     def work(self, *, once: bool = False) -> None:
         """Refresh at every tick until SIGTERM or Ctrl-C; a refresh that has begun is finished.
@@ -89,6 +115,8 @@ class Queue:
 
     async def _work(self) -> None:
         self._app.periodic(cron=_EVERY_FIVE_MINUTES)(self._refresh)
+        for name, cron in self._schedules.items():
+            self._app.periodic(cron=cron)(self._others[name])
         async with self._app.open_async():
             await self._prepare()
             burying = asyncio.create_task(self._keep_burying())
@@ -114,21 +142,47 @@ class Queue:
             await self._bury()
             running = await self._app.job_manager.list_jobs_async(task=_TASK, status="doing")
             if not list(running):
-                await self._run_worker(wait=False)
+                await self._run_worker(wait=False, queues=(_REFRESHES,))
                 continue
             if not told:
                 _log.warning("another worker is refreshing, or died doing so: waiting for its end")
                 told = True
             await asyncio.sleep(_POLL_S)
 
-    async def _run_worker(self, *, wait: bool) -> None:
+    async def _run_worker(
+        self, *, wait: bool, queues: Sequence[str] = (_REFRESHES, _OTHERS)
+    ) -> None:
         await self._app.run_worker_async(
+            queues=list(queues),
             wait=wait,
-            concurrency=1,
+            concurrency=_AT_ONCE if wait else 1,
             install_signal_handlers=False,
             update_heartbeat_interval=self._dead_after / _BEATS_BEFORE_DEATH,
             stalled_worker_timeout=self._dead_after,
         )
+
+    def _registered(self, task: Task) -> procrastinate.tasks.Task[Any, Any, Any]:
+        """A scheduled task takes the tick that asked for it, which it does not need, and runs alone."""
+
+        def run(timestamp: int | None = None, **arguments: Any) -> None:  # noqa: ARG001
+            task.run(**arguments)
+
+        lock = task.name if task.cron is not None else None
+        register = self._app.task(name=task.name, queue=_OTHERS, lock=lock, queueing_lock=lock)
+        return register(run)
+
+    async def _ask_others(self, name: str, calls: Sequence[Mapping[str, Any]]) -> int:
+        asked = 0
+        async with self._app.open_async():
+            await self._prepare()
+            for arguments in calls:
+                lock = f"{name}:{json.dumps(arguments, sort_keys=True)}"
+                try:
+                    await self._others[name].configure(queueing_lock=lock).defer_async(**arguments)
+                except AlreadyEnqueued:
+                    continue
+                asked += 1
+        return asked
 
     async def _ask(self) -> int:
         """The id of a job that has not begun, so that it sees all that is ingested by now."""
@@ -175,9 +229,7 @@ class Queue:
     async def _bury(self) -> None:
         """End the jobs of dead workers as failed: they hold the lock."""
         manager = self._app.job_manager
-        for job in await manager.get_stalled_jobs(
-            task_name=_TASK, seconds_since_heartbeat=self._dead_after
-        ):
+        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self._dead_after):
             try:
                 await manager.finish_job(job, status=Status.FAILED, delete_job=False)
             except ConnectorException:
