@@ -3,7 +3,11 @@
 HyperfeastError
 ├── UsageError             what was asked for does not exist or makes no sense
 ├── DataError              the content of a file or a batch cannot be taken
-│   └── RowsRefused        some rows went to quarantine; the others are in
+│   ├── RowsRefused        some rows went to quarantine; the others are in
+│   ├── IdempotencyConflict  a key was used for other content
+│   └── NoData             a source does not have that symbol, or not that far back
+├── SourceError            a source refuses, or answers what cannot be read
+│   └── SourceUnavailable  it did not answer within the retries' bounds (retryable)
 ├── ServerError            PostgreSQL or Redis
 │   ├── ServerUnreachable  nobody answers (retryable)
 │   ├── AccessDenied       somebody answers, and says no
@@ -37,6 +41,24 @@ class DataError(HyperfeastError):
 
 class RowsRefused(DataError):
     """Some rows broke a rule and went to quarantine; the others are in."""
+
+
+class IdempotencyConflict(DataError):
+    """The same idempotency key was used for other content."""
+
+
+class NoData(DataError):
+    """A source does not have that symbol, or not that far back."""
+
+
+class SourceError(HyperfeastError):
+    """A source of data refused a request, or its answer cannot be read."""
+
+
+class SourceUnavailable(SourceError):
+    """A source did not answer within the bounds of the retries."""
+
+    retryable = True
 
 
 class ServerError(HyperfeastError):

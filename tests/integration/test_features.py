@@ -46,6 +46,7 @@ def test_another_column_is_named_with_the_remedy(database: Database) -> None:
 
 
 def test_a_column_of_another_type_is_named(database: Database) -> None:
+    database.execute("DROP VIEW feature_values, feature_store")
     database.execute("ALTER TABLE features_market_technical_v1 ALTER rsi_14 TYPE bigint")
     with pytest.raises(FeatureError, match=r"rsi_14 is declared double precision, but .* bigint"):
         refresh(database, market_technical)
@@ -115,7 +116,7 @@ def test_a_split_recorded_later_was_not_known_before(database: Database) -> None
 def test_multiplying_later_candles_changes_no_earlier_row(
     database: Database, known: int, seed: int
 ) -> None:
-    database.execute("TRUNCATE instruments, features_market_technical_v1 CASCADE")
+    database.execute("TRUNCATE candles, instruments, features_market_technical_v1 CASCADE")
     prices = bars(120, seed=seed)
     store(database, prices)
     refresh(database, market_technical)

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from hyperfeast.errors import DataError, UsageError
-from hyperfeast.ingest import read_file
+from hyperfeast.ingest import expected_rows, read_batches, read_file
 
 _TEXT = b"Date,Close\n2024-01-02,1.5\n2024-01-03,nil\n"
 
@@ -17,7 +17,7 @@ _TEXT = b"Date,Close\n2024-01-02,1.5\n2024-01-03,nil\n"
     [
         ("a.csv", _TEXT),
         ("a.CSV", b"\xef\xbb\xbf" + _TEXT),
-        ("a.csv.gz", gzip.compress(_TEXT)),
+        ("a.csv.gz", gzip.compress(_TEXT, mtime=0)),
         ("a.csv", _TEXT.replace(b"\n", b"\r\n")),
     ],
 )
@@ -59,7 +59,7 @@ def _parquet(tmp_path: Path) -> bytes:
         ("a.csv", b"Date,Close\n1,2,3\n", "as many fields in each row"),
         ("a.csv", b'Date,Close\n"1,2\n3,4\n', "double quotes"),
         ("a.csv", b"Close,Close\n1,2\n", "more than one column 'Close'"),
-        ("a.csv.gz", gzip.compress(_TEXT)[:-12], "no whole gzip"),
+        ("a.csv.gz", gzip.compress(_TEXT, mtime=0)[:-12], "no whole gzip"),
         ("a.csv.gz", _TEXT, "no whole gzip"),
         ("a.csv.gz", gzip.compress(b""), "is empty"),
         ("a.parquet", b"", "is empty"),
@@ -89,3 +89,42 @@ def test_no_file_and_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         read_file(tmp_path / "folder.csv")
+
+
+def _table(rows: int) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"n": [str(n) for n in range(rows)], "text": [f'"é, {n}\nx' for n in range(rows)]}
+    )
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.parquet"])
+def test_batches_are_the_file_in_frames_of_so_many_rows(tmp_path: Path, name: str) -> None:
+    table = _table(1_000)
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        table.write_parquet(path, row_group_size=170)
+    else:
+        text = table.write_csv().encode()
+        path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    frames = list(read_batches(path, rows=300))
+    assert [frame.height for frame in frames] == [300, 300, 300, 100]
+    assert pl.concat(frames).equals(table)
+    assert abs(expected_rows(path) - 1_000) <= (0 if name == "a.parquet" else 1_001)
+
+
+def test_an_empty_cell_is_null_and_a_quoted_one_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'\n\na,b\n,""\nNA,null\n')
+    assert read_file(tmp_path / "a.csv").rows() == [(None, ""), ("NA", "null")]
+
+
+def test_what_is_wrong_far_behind_is_found_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = 600_000
+    path.write_bytes(b"a,b\n" + b"1,2345678\n" * rows + b"1,\xff\n")
+    with pytest.raises(DataError, match=rf"byte 0xff in line {rows + 2}\)"):
+        list(read_batches(path))
+    path.write_bytes(b"a,b\n" + b"1,2345678\n" * rows + b"1,2,3\n")
+    frames = read_batches(path, rows=100_000)
+    assert next(frames).height == 100_000
+    with pytest.raises(DataError, match="as many fields in each row"):
+        list(frames)

@@ -6,12 +6,7 @@ from typing import Any
 import polars as pl
 from psycopg import Connection, sql
 
-from hyperfeast.db import Database, copy_frame
-from hyperfeast.ingest import gate, instruments
-from hyperfeast.ingest.batches import Batch, IngestSummary, moment, running
-from hyperfeast.ingest.columns import SYMBOL, Column, locate
-from hyperfeast.ingest.gate import Judgment, Progress, Rule
-from hyperfeast.ingest.values import (
+from hyperfeast.cells import (
     EARLIEST,
     LATEST,
     legible,
@@ -21,6 +16,11 @@ from hyperfeast.ingest.values import (
     session_dates,
     time_zone,
 )
+from hyperfeast.db import Database, copy_frame
+from hyperfeast.ingest import gate, instruments
+from hyperfeast.ingest.batches import Batch, IngestSummary, moment, running
+from hyperfeast.ingest.columns import SYMBOL, Column, locate
+from hyperfeast.ingest.gate import Judgment, Progress, Rule
 from hyperfeast.sqlfiles import query
 
 _COLUMNS = (
@@ -66,15 +66,16 @@ def ingest_actions(
         DataError: columns are missing: nothing went in.
     """
     places = locate(frame.columns, _COLUMNS, columns)
-    with running(database, frame, target="corporate_actions", source=source) as batch:
+    with running(database, frame, table="corporate_actions", source=source) as batch:
         known = instruments.calendars_of(
             database, instruments.proper(read_text(frame[places["symbol"]]))
         )
         rows = _actions(frame, places, list(known))
-        judgment = gate.judge(rows, _rules(), key=_KEY, values=_VALUES, progress=progress)
+        rules = _rules()
+        judgment = gate.judge(rows, rules, key=_KEY, values=_VALUES, progress=progress)
         staged = judgment.accepted.select(*_KEY, *_VALUES, pl.lit(source).alias("source"))
         with database.connect() as connection:
-            summary = _store(connection, batch, judgment, staged)
+            summary = _store(connection, batch, judgment, rules, staged)
     if progress:
         progress(frame.height, frame.height)
     return summary
@@ -127,7 +128,11 @@ def _rules() -> list[Rule]:
 
 
 def _store(
-    connection: Connection[Any], batch: Batch, judgment: Judgment, staged: pl.DataFrame
+    connection: Connection[Any],
+    batch: Batch,
+    judgment: Judgment,
+    rules: list[Rule],
+    staged: pl.DataFrame,
 ) -> IngestSummary:
     connection.execute(query("actions", "stage"))
     copy_frame(connection, "staged_actions", staged)
@@ -138,4 +143,10 @@ def _store(
     now = {"moment": moment(connection)}
     corrected = connection.execute(query("actions", "correct"), now).rowcount
     inserted = connection.execute(query("actions", "insert"), now).rowcount
-    return batch.complete(connection, judgment, inserted=inserted, corrected=corrected)
+    return batch.complete(
+        connection,
+        judgment,
+        inserted=inserted,
+        corrected=corrected,
+        expectation=gate.suite(rules),
+    )

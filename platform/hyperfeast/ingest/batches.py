@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,10 +13,12 @@ from uuid import UUID
 
 import polars as pl
 from psycopg import Connection
+from psycopg.types.json import Jsonb
 
 from hyperfeast.db import Database, copy_frame
-from hyperfeast.errors import HyperfeastError
+from hyperfeast.errors import HyperfeastError, ServerUnreachable
 from hyperfeast.ingest.gate import Judgment
+from hyperfeast.ingest.idempotency import Request
 from hyperfeast.sqlfiles import query
 
 _SLICE_ROWS = 50_000
@@ -30,10 +33,12 @@ class IngestSummary:
         rows_in: rows read, identical duplicates included.
         inserted: rows whose key was new.
         corrected: rows that replaced other values.
-        unchanged: rows that were there already, or twice in the batch.
+        unchanged: rows that were there already, came twice in the batch, or were published before what is
+            served.
         quarantined: rows refused.
         refused: rule -> rows refused by it, the most frequent first.
         seconds: from begin to commit.
+        replayed: whether this is what came of the same request before, and nothing was done now.
     """
 
     batch_id: UUID
@@ -44,22 +49,94 @@ class IngestSummary:
     quarantined: int
     refused: dict[str, int]
     seconds: float
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What came of a stream of batches, each of them whole or absent: the sums of their summaries.
+
+    Attributes:
+        batches: their rows in `ingest_batches`, in the stream's order.
+        rows_in: rows read.
+        inserted: rows whose key was new.
+        corrected: rows that replaced other values, those of an earlier batch of the stream included.
+        unchanged: rows that wrote nothing.
+        quarantined: rows refused.
+        refused: rule -> rows refused by it, the most frequent first.
+        seconds: from the first row read to the last commit.
+    """
+
+    batches: list[UUID]
+    rows_in: int
+    inserted: int
+    corrected: int
+    unchanged: int
+    quarantined: int
+    refused: dict[str, int]
+    seconds: float
+
+    @classmethod
+    def sum(cls, summaries: Sequence[IngestSummary], *, seconds: float) -> "Ingested":
+        """The totals of batches that took so long together."""
+        refused: Counter[str] = Counter()
+        for summary in summaries:
+            refused.update(summary.refused)
+        return cls(
+            batches=[summary.batch_id for summary in summaries],
+            rows_in=sum(summary.rows_in for summary in summaries),
+            inserted=sum(summary.inserted for summary in summaries),
+            corrected=sum(summary.corrected for summary in summaries),
+            unchanged=sum(summary.unchanged for summary in summaries),
+            quarantined=sum(summary.quarantined for summary in summaries),
+            refused=dict(refused.most_common()),
+            seconds=seconds,
+        )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch that runs. `started_at` is by the database's clock: what is later lies in the future."""
+    """A batch that runs.
+
+    Attributes:
+        batch_id: its row in `ingest_batches`.
+        table: where its rows go.
+        scope: what its rows are, for the record of quality: candles/1d.
+        frame: its rows as they came.
+        first_row: how many rows of the same stream came before them.
+        started_at: by the database's clock: what is later lies in the future.
+        begun: by this process's clock.
+    """
 
     batch_id: UUID
-    target: str
+    table: str
+    scope: str
     frame: pl.DataFrame
+    first_row: int
     started_at: datetime
     begun: float = field(default_factory=time.perf_counter)
 
     def complete(
-        self, connection: Connection[Any], judgment: Judgment, *, inserted: int, corrected: int
+        self,
+        connection: Connection[Any],
+        judgment: Judgment,
+        *,
+        inserted: int,
+        corrected: int,
+        expectation: Mapping[str, Any] | None = None,
     ) -> IngestSummary:
-        """Write the refused rows and the batch's end, in the transaction that wrote the accepted ones."""
+        """Write the refused rows and the batch's end, in the transaction that wrote the accepted ones.
+
+        Args:
+            connection: that transaction's.
+            judgment: the gate's.
+            inserted: rows whose key was new.
+            corrected: rows that replaced other values.
+            expectation: the suite that the gate judged by, as data.
+
+        Raises:
+            ServerUnreachable: another sender of the same request has begun it again meanwhile.
+        """
         self._quarantine(connection, judgment.refused)
         summary = IngestSummary(
             batch_id=self.batch_id,
@@ -71,18 +148,47 @@ class Batch:
             refused=judgment.counts,
             seconds=time.perf_counter() - self.begun,
         )
+        self._end(connection, summary, judgment)
         connection.execute(
+            query("ingestion", "judged"),
+            {
+                "scope": self.scope,
+                "passed": not summary.quarantined,
+                "observed": Jsonb({"rows": summary.rows_in, "refused": summary.refused}),
+                "expectation": Jsonb(dict(expectation or {})),
+                "batch_id": self.batch_id,
+            },
+        )
+        return summary
+
+    def _end(self, connection: Connection[Any], summary: IngestSummary, judgment: Judgment) -> None:
+        done = connection.execute(
             query("ingestion", "complete_batch"),
             {
                 "batch_id": self.batch_id,
+                "started_at": self.started_at,
                 "inserted": summary.inserted,
                 "corrected": summary.corrected,
                 "unchanged": summary.unchanged,
                 "quarantined": summary.quarantined,
+                "refused": Jsonb(summary.refused),
                 **_span(judgment.accepted),
             },
         )
-        return summary
+        if not done.rowcount:
+            raise _overtaken()
+
+    def fail(self, database: Database, error: BaseException) -> None:
+        """Write down what went wrong, if the server can still be asked to."""
+        with suppress(HyperfeastError):
+            database.execute(
+                query("ingestion", "fail_batch"),
+                {
+                    "batch_id": self.batch_id,
+                    "started_at": self.started_at,
+                    "error": f"{type(error).__name__}: {error}",
+                },
+            )
 
     def _quarantine(self, connection: Connection[Any], refused: pl.DataFrame) -> None:
         if refused.is_empty():
@@ -98,7 +204,7 @@ class Batch:
                 part.select("rule", row=pl.Series(rows, dtype=pl.String)),
             )
         connection.execute(
-            query("ingestion", "quarantine"), {"batch_id": self.batch_id, "target": self.target}
+            query("ingestion", "quarantine"), {"batch_id": self.batch_id, "target": self.table}
         )
 
 
@@ -120,10 +226,12 @@ def running(
     database: Database,
     frame: pl.DataFrame,
     *,
-    target: str,
+    table: str,
     source: str,
     symbol: str | None = None,
     timeframe: str | None = None,
+    first_row: int = 0,
+    request: Request | None = None,
 ) -> Iterator[Batch]:
     """A batch that is recorded as RUNNING while the block runs, and as FAILED if it raises.
 
@@ -132,22 +240,36 @@ def running(
     """
     parameters = {
         "source": source, "symbol": symbol, "tf": timeframe, "rows_in": frame.height,
+        "key": request and request.key, "body_sha256": request and request.body_sha256,
     }  # fmt: skip
+    scope = table if timeframe is None else f"{table}/{timeframe}"
     begun = time.perf_counter()
     # Autocommit: the session stays open for its lock, and its transaction does not.
     with database.connect(autocommit=True) as alive:
         alive.execute(query("ingestion", "fail_abandoned"))
-        begin = alive.execute(query("ingestion", "begin_batch"), parameters).fetchall()[0]
+        begin = alive.execute(query("ingestion", "begin_batch"), parameters).fetchone()
+        if begin is None:
+            raise _overtaken()
+        batch = Batch(begin["batch_id"], table, scope, frame, first_row, begin["started_at"], begun)
         try:
-            yield Batch(begin["batch_id"], target, frame, begin["started_at"], begun)
+            yield batch
         except BaseException as error:
-            # What went wrong is worth more than a failure to write it down.
-            with suppress(HyperfeastError):
-                database.execute(
-                    query("ingestion", "fail_batch"),
-                    {"batch_id": begin["batch_id"], "error": f"{type(error).__name__}: {error}"},
-                )
+            batch.fail(database, error)
             raise
+
+
+def sent_before(database: Database, request: Request) -> IngestSummary | None:
+    """What came of the same request before; None if nothing did.
+
+    Raises:
+        IdempotencyConflict: the key was used for another body.
+    """
+    rows = database.fetch(query("ingestion", "sent_before"), {"key": request.key})
+    if not rows:
+        return None
+    request.check(rows[0].pop("body_sha256"))
+    refused = sorted(rows[0].pop("refused").items(), key=lambda one: (-one[1], one[0]))
+    return IngestSummary(**rows[0], refused=dict(refused), replayed=True)
 
 
 def moment(connection: Connection[Any]) -> datetime:
@@ -155,6 +277,13 @@ def moment(connection: Connection[Any]) -> datetime:
     row = connection.execute(query("ingestion", "moment")).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return row["moment"]  # type: ignore[no-any-return]
+
+
+def _overtaken() -> ServerUnreachable:
+    return ServerUnreachable(
+        "the connection that held this batch was lost, and another sender of the same key went on: "
+        "nothing was taken in by this one; send it again for what came of it"
+    )
 
 
 def _span(accepted: pl.DataFrame) -> dict[str, datetime | None]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from hyperfeast.cells import SYMBOL_NAMES, TIME_NAMES
 from hyperfeast.errors import DataError, UsageError
 
 # It is a close divided by splits that came after the bar: a look into the future.
@@ -18,8 +19,8 @@ class Column:
     required: bool = True
 
 
-TIME = Column("ts", ("ts", "date", "timestamp", "time", "datetime", "open_time"))
-SYMBOL = Column("symbol", ("symbol", "ticker"))
+TIME = Column("ts", TIME_NAMES)
+SYMBOL = Column("symbol", SYMBOL_NAMES)
 
 
 def locate(

@@ -23,9 +23,8 @@ def symbol_rules() -> list[Rule]:
 
 def proper(symbols: pl.Series) -> list[str]:
     """The distinct symbols that look like one, sorted: only these come near the database."""
-    return (
-        symbols.filter(symbols.str.contains(rf"^(?:{SYMBOL_PATTERN})$")).unique().sort().to_list()
-    )
+    distinct = symbols.unique()
+    return distinct.filter(distinct.str.contains(rf"^(?:{SYMBOL_PATTERN})$")).sort().to_list()
 
 
 def check_symbol(symbol: str | None) -> None:

@@ -1,21 +1,16 @@
 """Readings of personal metrics into `user_baseline_raw`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import polars as pl
-from psycopg import Connection, sql
+from psycopg import Connection
 
-from hyperfeast.db import Database, copy_frame
-from hyperfeast.errors import UsageError
-from hyperfeast.ingest import gate
-from hyperfeast.ingest.batches import Batch, IngestSummary, moment, running
-from hyperfeast.ingest.columns import TIME, Column, locate
-from hyperfeast.ingest.gate import Judgment, Progress, Rule
-from hyperfeast.ingest.values import (
+from hyperfeast.cells import (
     EARLIEST,
     LATEST,
     read_numbers,
@@ -23,6 +18,15 @@ from hyperfeast.ingest.values import (
     read_times,
     time_zone,
 )
+from hyperfeast.db import Database, copy_frame
+from hyperfeast.errors import UsageError
+from hyperfeast.ingest import gate, retention
+from hyperfeast.ingest.batches import Batch, IngestSummary, moment
+from hyperfeast.ingest.columns import TIME, Column, locate
+from hyperfeast.ingest.gate import Judgment, Progress, Rule
+from hyperfeast.ingest.idempotency import request
+from hyperfeast.ingest.mirror import Mirror
+from hyperfeast.ingest.pipeline import ingest_frame
 from hyperfeast.sqlfiles import query
 
 _KEY = ("user_id", "metric", "source", "ts")
@@ -30,6 +34,78 @@ _USER_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _METRIC_PATTERN = r"[a-z][a-z0-9_]{0,62}"
 _SOURCE_PATTERN = r"[^\x00-\x1f\x7f]{1,200}"
 _UNKNOWN_DEVICE = "unknown"
+
+# Within these a square is neither infinite nor nothing, and a sum of as many as a day can hold is finite: the
+# database refuses to compute any other, and one such reading would block its aggregates.
+_LEAST, _MOST = 1e-150, 1e150
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What the readings of a frame are: the arguments of `ingest_metrics`, for `ingest_stream`.
+
+    Raises:
+        UsageError: a user, metric, device or zone that makes no sense.
+    """
+
+    source: str
+    user: str | UUID | None = None
+    metric: str | None = None
+    device: str | None = None
+    columns: Mapping[str, str] | None = None
+    tz: str | None = None
+
+    table: ClassVar[str] = "user_baseline_raw"
+    symbol: ClassVar[str | None] = None
+    timeframe: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        time_zone(self.tz)
+        _given(self.user, self.metric, self.device)
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Refuse a frame that lacks columns."""
+        self._places(columns)
+
+    def judge(
+        self, database: Database, batch: Batch, progress: Progress | None = None
+    ) -> "JudgedMetrics":
+        """Read the batch's cells, and try its readings at the gate."""
+        fixed = {"source": _UNKNOWN_DEVICE} | _given(self.user, self.metric, self.device)
+        places = self._places(batch.frame.columns)
+        rows = _readings(batch.frame, places, fixed, time_zone(self.tz))
+        kept_from = retention.horizon(database, self.table)
+        rules = _rules(batch.started_at, kept_from)
+        judgment = gate.judge(rows, rules, key=_KEY, values=("value",), progress=progress)
+        return JudgedMetrics(judgment, rules, judgment.accepted.select(*_KEY, "value").sort(_KEY))
+
+    def store(
+        self, connection: Connection[Any], batch: Batch, judged: "JudgedMetrics"
+    ) -> IngestSummary:
+        """Insert what is new, correct what differs, leave equal readings alone, and complete the batch."""
+        inserted, corrected = 0, 0
+        if not judged.accepted.is_empty():
+            inserted, corrected = _write(connection, judged.accepted)
+        return batch.complete(
+            connection,
+            judged.judgment,
+            inserted=inserted,
+            corrected=corrected,
+            expectation=gate.suite(judged.rules),
+        )
+
+    def _places(self, columns: Sequence[str]) -> dict[str, str]:
+        given = _given(self.user, self.metric, self.device)
+        return locate(columns, _columns(self.metric), self.columns, given)
+
+
+@dataclass(frozen=True)
+class JudgedMetrics:
+    """Readings that are judged, by what, and those that may go in."""
+
+    judgment: Judgment
+    rules: list[Rule]
+    accepted: pl.DataFrame
 
 
 def ingest_metrics(
@@ -42,17 +118,21 @@ def ingest_metrics(
     device: str | None = None,
     columns: Mapping[str, str] | None = None,
     tz: str | None = None,
+    idempotency_key: str | None = None,
+    body_sha256: str | None = None,
+    mirror: Mirror | None = None,
     progress: Progress | None = None,
 ) -> IngestSummary:
     """Insert readings, or correct those that are there with another value, in one transaction.
 
     A reading is told from others by user, metric, device and time. A row that breaks a rule goes to
     `quarantine` as it came, with the first rule it broke; the others go in. A reading with an equal value
-    is not written at all. A correction overwrites the old value and `recorded_at`: unlike candles, readings
-    keep no revisions, so what was known before a correction cannot be read any more.
+    is not written at all. What a correction replaces goes to `user_baseline_revisions`.
 
     Rules, in order: user_id_format, metric_format, source_format, time_ambiguous, time_missing, time_range
-    (1970 to 2100, and not later than the database's clock), number_missing, finite, duplicate_key.
+    (1970 to 2100, and not later than the database's clock), retention (not older than what was dropped),
+    number_missing, finite, magnitude (0, or 1e-150 to 1e150 in size: sums of
+    squares stay finite), duplicate_key.
 
     Args:
         database: where to.
@@ -64,25 +144,31 @@ def ingest_metrics(
         device: what took the readings, for a frame without such a column; "unknown" if not given.
         columns: user_id, metric, value, ts or source -> the frame's column.
         tz: the zone of times written without one; UTC if not given.
+        idempotency_key: 1 to 255 printable characters of the sender's choice. Sent again under the same
+            key, also by many at once, a batch has no second effect, and what came of the first is returned.
+        body_sha256: of what was sent under the key, in hexadecimal; taken from the other arguments if not
+            given.
+        mirror: where to write what is taken in a second time.
         progress: told (rows judged, rows in all); they are equal only once all is committed.
 
     Raises:
-        UsageError: a user, metric, device, zone or mapping that makes no sense.
+        UsageError: a user, metric, device, zone, key or mapping that makes no sense.
         DataError: columns are missing: nothing went in.
+        IdempotencyConflict: the key was used for other content.
+        ServerUnreachable: the connection broke: the batch is whole or absent. Send it again.
     """
-    zone = time_zone(tz)
-    given = _given(user, metric, device)
-    places = locate(frame.columns, _columns(metric), columns, given)
-    with running(database, frame, target="user_baseline_raw", source=source) as batch:
-        rows = _readings(frame, places, {"source": _UNKNOWN_DEVICE} | given, zone)
-        judgment = gate.judge(
-            rows, _rules(batch.started_at), key=_KEY, values=("value",), progress=progress
-        )
-        with database.connect() as connection:
-            summary = _store(connection, batch, judgment)
-    if progress:
-        progress(frame.height, frame.height)
-    return summary
+    options = {
+        "source": source, "user": None if user is None else str(user), "metric": metric, "device": device,
+        "columns": None if columns is None else dict(columns), "tz": tz,
+    }  # fmt: skip
+    return ingest_frame(
+        database,
+        frame,
+        Metrics(**options),  # type: ignore[arg-type]
+        request=request(idempotency_key, body_sha256, frame, {"table": Metrics.table} | options),
+        mirror=mirror,
+        progress=progress,
+    )
 
 
 def _columns(metric: str | None) -> tuple[Column, ...]:
@@ -131,10 +217,11 @@ def _readings(
             source=text("source"),
             value=read_numbers(frame[places["value"]]),
         )
+        .with_columns(size=pl.col("value").abs().replace(0.0, None))
     )
 
 
-def _rules(now: datetime) -> list[Rule]:
+def _rules(now: datetime, kept_from: datetime | None) -> list[Rule]:
     return [
         *gate.present("user_id_format", "user_id"),
         gate.matching("user_id_format", "user_id", _USER_PATTERN),
@@ -145,19 +232,23 @@ def _rules(now: datetime) -> list[Rule]:
         gate.among("time_ambiguous", "once", [True]),
         *gate.present("time_missing", "ts"),
         *gate.within("time_range", "ts", min_value=EARLIEST, max_value=min(LATEST, now)),
+        *retention.rules(kept_from),
         *gate.present("number_missing", "value"),
         *gate.within("finite", "value", **gate.FINITE),
+        *gate.within("magnitude", "size", min_value=_LEAST, max_value=_MOST),
     ]
 
 
-def _store(connection: Connection[Any], batch: Batch, judgment: Judgment) -> IngestSummary:
+def _write(connection: Connection[Any], readings: pl.DataFrame) -> tuple[int, int]:
+    """How many were inserted and corrected."""
     connection.execute(query("metrics", "stage"))
-    copy_frame(connection, "staged_metrics", judgment.accepted.select(*_KEY, "value"))
-    connection.execute(
-        sql.SQL(query("ingestion", "analyze")).format(table=sql.Identifier("staged_metrics"))
-    )
+    copy_frame(connection, "staged_metrics", readings)
     connection.execute(query("metrics", "lock"))
-    now = {"moment": moment(connection)}
-    corrected = connection.execute(query("metrics", "correct"), now).rowcount
-    inserted = connection.execute(query("metrics", "insert"), now).rowcount
-    return batch.complete(connection, judgment, inserted=inserted, corrected=corrected)
+    parameters = {
+        "first": readings["ts"].min(),
+        "last": readings["ts"].max(),
+        "moment": moment(connection),
+    }
+    merged = connection.execute(query("metrics", "merge"), parameters, prepare=False).fetchone()
+    assert merged is not None  # noqa: S101 - an aggregate has one row
+    return merged["inserted"], merged["corrected"]

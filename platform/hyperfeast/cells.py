@@ -8,9 +8,13 @@ import polars as pl
 
 from hyperfeast.errors import DataError, UsageError
 
+# What files call the column of times, and that of symbols, in lower case.
+TIME_NAMES = ("ts", "date", "timestamp", "time", "datetime", "open_time")
+SYMBOL_NAMES = ("symbol", "ticker")
+
 _WRITTEN_TIME = (
     r"^(?<date>\d{4}-\d{2}-\d{2})"
-    r"(?:[T ](?<minute>\d{2}:\d{2})(?<second>:\d{2})?(?<fraction>\.\d{1,9})?)?"
+    r"(?:[T ](?<minute>\d{2}:\d{2})(?<second>:\d{2})?(?<fraction>\.[0-9]{1,9})?)?"
     r" ?(?<zone>Z|UTC|[+-]\d{2}(?::?\d{2})?)?$"
 )
 _WRITTEN_NUMBER = r"^[+-]?\d+(?:\.\d*)?$"
@@ -184,6 +188,19 @@ def _epoch_walls(numbers: pl.Series) -> pl.DataFrame:
 
 
 def _text_walls(text: pl.Series) -> pl.DataFrame:
+    """Each spelling is read once: instruments share their days, and to read costs more than to join."""
+    spellings = text.unique()
+    if 2 * len(spellings) > len(text):
+        return _spelled_walls(text)
+    read = _spelled_walls(spellings).with_columns(spelling=spellings)
+    return (
+        pl.DataFrame({"spelling": text})
+        .join(read, on="spelling", how="left", maintain_order="left")
+        .select("wall", "offset")
+    )
+
+
+def _spelled_walls(text: pl.Series) -> pl.DataFrame:
     """Eight digits of a date that is none (20241331) are no epoch either."""
     compact = text.str.contains(_COMPACT_DATE).fill_null(value=False)
     number = text.str.contains(_WRITTEN_NUMBER).fill_null(value=False) & ~compact
@@ -203,14 +220,16 @@ def _text_walls(text: pl.Series) -> pl.DataFrame:
 
 
 def _iso_wall() -> pl.Expr:
+    # The fraction is added: to parse it too would take five times as long.
     iso = pl.concat_str(
         "date",
         pl.lit("T"),
         pl.col("minute").fill_null("00:00"),
         pl.col("second").fill_null(":00"),
-        pl.col("fraction").fill_null(".0"),
     )
-    return iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    micros = pl.col("fraction").str.slice(1, 6).str.pad_end(6, "0").cast(pl.Int64, strict=False)
+    seconds = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False)
+    return seconds + pl.duration(microseconds=micros.fill_null(0))
 
 
 def _iso_offset() -> pl.Expr:

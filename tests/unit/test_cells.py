@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperfeast.errors import DataError, UsageError
-from hyperfeast.ingest.values import (
+from hyperfeast.cells import (
     legible,
     read_numbers,
     read_text,
@@ -19,6 +18,7 @@ from hyperfeast.ingest.values import (
     session_dates,
     time_zone,
 )
+from hyperfeast.errors import DataError, UsageError
 
 _UTC = ZoneInfo("UTC")
 _NEW_YORK = ZoneInfo("America/New_York")
@@ -72,6 +72,8 @@ def test_text_of_a_nested_column_is_refused() -> None:
         ("2024-01-02 03:04", datetime(2024, 1, 2, 3, 4, tzinfo=UTC)),
         ("2024-01-02T03:04:05.25Z", datetime(2024, 1, 2, 3, 4, 5, 250_000, tzinfo=UTC)),
         ("2000-03-01 00:00:00-05:00", datetime(2000, 3, 1, 5, tzinfo=UTC)),
+        ("2024-01-02 03:04.5", datetime(2024, 1, 2, 3, 4, 0, 500_000, tzinfo=UTC)),
+        ("2024-01-02 03:04:05.\u0663", None),
         ("2024-01-01T00:00+0530", datetime(2023, 12, 31, 18, 30, tzinfo=UTC)),
         ("2024-01-01T00:00:00-03:30", datetime(2024, 1, 1, 3, 30, tzinfo=UTC)),
         ("20240131", datetime(2024, 1, 31, tzinfo=UTC)),
@@ -113,6 +115,29 @@ def test_a_moment_is_the_same_in_every_spelling(naive: datetime) -> None:
         str(seconds * 1_000_000_000),
     ]
     assert set(read_times(pl.Series(spellings), _NEW_YORK)["ts"]) == {moment}
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "2024-01-02", "2024-03-10 02:30", "2024-01-02T03:04:05.25Z", "1704067200", "20240131", "nil",
+                "2024-01-02 00:00:00.123456789-05:00", "2024-01-02 23:59:60.5", "2024-01-02 03:04:05.\u0663", None,
+            ]
+        )
+    )
+)  # fmt: skip
+def test_spellings_that_come_again_are_read_as_each_alone(cells: list[str | None]) -> None:
+    times = read_times(pl.Series(cells, dtype=pl.String), _NEW_YORK)
+    alone = [read_times(pl.Series([cell], dtype=pl.String), _NEW_YORK).row(0) for cell in cells]
+    assert times.rows() == alone
+
+
+@given(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)), st.integers(1, 9))  # noqa: DTZ001
+def test_a_fraction_keeps_its_microseconds(naive: datetime, digits: int) -> None:
+    fraction = f"{naive.microsecond:06}789"[:digits]
+    kept = naive.replace(microsecond=int(f"{fraction[:6]:0<6}"), tzinfo=UTC)
+    assert _time(f"{naive.replace(microsecond=0).isoformat()}.{fraction}Z") == kept
 
 
 def test_a_zone_is_for_times_without_one() -> None:
