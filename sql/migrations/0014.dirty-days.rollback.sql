@@ -1,0 +1,18 @@
+DROP VIEW stale_days;
+DROP FUNCTION recomputed_user_baseline_daily(uuid, timestamptz, timestamptz);
+DROP FUNCTION recomputed_candles_1w(text, timestamptz, timestamptz);
+DROP FUNCTION recomputed_candles_1d(text, timestamptz, timestamptz);
+DROP FUNCTION recomputed_candles_4h(text, timestamptz, timestamptz);
+DROP FUNCTION recomputed_candles_1h(text, timestamptz, timestamptz);
+DROP FUNCTION recomputed_candles_15m(text, timestamptz, timestamptz);
+DROP FUNCTION recomputed_candles_5m(text, timestamptz, timestamptz);
+DROP FUNCTION raw_kept_since(text, text);
+DROP TRIGGER candles_mark_insert ON candles;
+DROP TRIGGER candles_mark_update ON candles;
+DROP TRIGGER candles_mark_truncate ON candles;
+DROP TRIGGER user_baseline_raw_mark_insert ON user_baseline_raw;
+DROP TRIGGER user_baseline_raw_mark_update ON user_baseline_raw;
+DROP TRIGGER user_baseline_raw_mark_truncate ON user_baseline_raw;
+DROP FUNCTION mark_candles();
+DROP FUNCTION mark_user_baseline_raw();
+DROP TABLE dirty_days;

@@ -1,0 +1,10 @@
+DROP TRIGGER candles_mark_delete ON candles;
+DROP TRIGGER user_baseline_raw_mark_delete ON user_baseline_raw;
+DROP FUNCTION mark_deleted_candle();
+DROP FUNCTION mark_deleted_reading();
+DROP MATERIALIZED VIEW candles_1w;
+DROP MATERIALIZED VIEW candles_1d;
+DROP MATERIALIZED VIEW candles_4h;
+DROP MATERIALIZED VIEW candles_1h;
+DROP MATERIALIZED VIEW candles_15m;
+DROP MATERIALIZED VIEW candles_5m;
