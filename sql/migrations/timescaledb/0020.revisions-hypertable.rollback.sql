@@ -1,0 +1,2 @@
+-- Nothing to take back: see 0008.
+SELECT 1;
