@@ -1,0 +1,32 @@
+"""What is known of the data: checks, completeness, outliers. Everything here marks; nothing is deleted."""
+
+from hyperfeast.quality.checks import check
+from hyperfeast.quality.completeness import (
+    Completeness,
+    MissingRange,
+    completeness,
+    heal,
+    metric_completeness,
+    monthly_completeness,
+)
+from hyperfeast.quality.outliers import Flagging, OutlierRules, flag_outliers
+from hyperfeast.quality.results import Result
+from hyperfeast.quality.sessions import sync_calendars
+from hyperfeast.quality.summary import QualitySummary, summary
+
+__all__ = [
+    "Completeness",
+    "Flagging",
+    "MissingRange",
+    "OutlierRules",
+    "QualitySummary",
+    "Result",
+    "check",
+    "completeness",
+    "flag_outliers",
+    "heal",
+    "metric_completeness",
+    "monthly_completeness",
+    "summary",
+    "sync_calendars",
+]
