@@ -1,22 +1,17 @@
 -- name: bars
--- Daily (or other) bars as they were known at $2, with their instrument's calendar. What a correction
--- replaced counts until the moment that it was replaced.
+-- Daily (or other) bars as they were known at $2, with their instrument's calendar.
 SELECT b.symbol, i.calendar, b.ts, b.o AS open, b.h AS high, b.l AS low, b.c AS close, b.v AS volume
-FROM (
-    SELECT symbol, ts, o, h, l, c, v FROM candles WHERE tf = $1 AND recorded_at <= $2
-    UNION ALL
-    SELECT symbol, ts, o, h, l, c, v FROM candle_revisions
-    WHERE tf = $1 AND recorded_at <= $2 AND replaced_at > $2
-) AS b
+FROM candles_as_known_at($2) AS b
 JOIN instruments AS i USING (symbol)
+WHERE b.tf = $1
 ORDER BY b.symbol, b.ts
 
 -- name: splits
 -- The newest revision known at $1 of every split.
-SELECT DISTINCT ON (symbol, ex_date) symbol, ex_date, ratio
-FROM corporate_actions
-WHERE kind = 'split' AND recorded_at <= $1
-ORDER BY symbol, ex_date, recorded_at DESC
+SELECT symbol, ex_date, ratio
+FROM corporate_actions_as_known_at($1)
+WHERE kind = 'split'
+ORDER BY symbol, ex_date
 
 -- name: personal_baseline
 -- Each day's mean against the 30 days before it, the day itself left out. Known at the day's end.
