@@ -184,7 +184,14 @@ def test_metrics_count_what_was_answered(server: Server) -> None:
 
 def test_the_documentation_names_the_routes(server: Server) -> None:
     _, schema = server.get("/openapi.json")
-    assert set(schema["paths"]) == {"/v1/predict", "/v1/models", "/healthz", "/readyz"}
+    assert set(schema["paths"]) == {
+        "/v1/predict",
+        "/v1/models",
+        "/v1/candles",
+        "/v1/metrics",
+        "/healthz",
+        "/readyz",
+    }
 
 
 def test_without_redis_it_says_so_and_answers_again(interrupted: Server, demo: DemoRun) -> None:

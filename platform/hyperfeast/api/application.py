@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from hyperfeast import __version__, cache
-from hyperfeast.api import failures
+from hyperfeast.api import failures, push
 from hyperfeast.api.champion import Champion
 from hyperfeast.api.metrics import Metrics
 from hyperfeast.api.middleware import Observed
@@ -33,7 +33,7 @@ class PredictRequest(BaseModel):
 
 
 def create(app: App, model: str) -> FastAPI:
-    """The API of one declared model.
+    """The API of one declared model, and of the tables that rows are pushed into.
 
     Args:
         app: the platform, with a connection pool.
@@ -42,7 +42,9 @@ def create(app: App, model: str) -> FastAPI:
     api = FastAPI(title="hyperfeast", version=__version__)
     champion, metrics = Champion(app, model), Metrics()
     failures.install(api)
-    api.add_middleware(Observed, metrics=metrics)
+    limits = dict.fromkeys((push.CandlesPush.path, push.MetricsPush.path), push.LIMIT)
+    api.add_middleware(Observed, metrics=metrics, limits=limits)
+    api.include_router(push.router(app, metrics))
 
     @api.post("/v1/predict")
     def predict(request: PredictRequest) -> Response:

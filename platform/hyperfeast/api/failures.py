@@ -8,12 +8,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from hyperfeast.api.middleware import BodyTooLarge
+from hyperfeast.api.bodies import BodyTooLarge
 from hyperfeast.errors import (
     DataError,
     FeatureError,
     HyperfeastError,
+    IdempotencyConflict,
     NoModel,
     SchemaError,
     ServerError,
@@ -24,6 +26,7 @@ _RETRY_AFTER_S = "5"
 # The first that fits counts.
 _STATUS: list[tuple[type[HyperfeastError], int]] = [
     (UsageError, 422),
+    (IdempotencyConflict, 409),
     (DataError, 422),
     (NoModel, 503),
     (FeatureError, 503),
@@ -39,6 +42,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(BodyTooLarge, _too_large)
+    api.add_exception_handler(ClientDisconnect, _left)
     api.add_exception_handler(Exception, _unexpected)
 
 
@@ -87,6 +91,11 @@ async def _too_large(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, BodyTooLarge):
         raise error
     return answer(error.status_code, "BodyTooLarge", str(error.detail))
+
+
+async def _left(_: Request, __: Exception) -> JSONResponse:
+    """Nobody hears it; it is counted."""
+    return answer(400, "ClientDisconnect", "the connection was closed before the request was whole")
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import Scope
 
+from hyperfeast.ingest import IngestSummary
 from hyperfeast.serving import Prediction
 
 
@@ -32,6 +33,12 @@ class Metrics:
             ["model", "label"],
             registry=self.registry,
         )
+        self._ingested = Counter(
+            "hyperfeast_ingested_rows",
+            "Rows pushed, by what came of them.",
+            ["table", "outcome"],
+            registry=self.registry,
+        )
         self._age = Gauge(
             "hyperfeast_feature_age_seconds",
             "Age of the oldest features of the last prediction.",
@@ -51,3 +58,8 @@ class Metrics:
             self._predictions.labels(model, one.label).inc()
         for view in {view for one in predictions for view in one.feature_ages}:
             self._age.labels(view).set(max(one.feature_ages.get(view, 0) for one in predictions))
+
+    def ingested(self, table: str, summary: IngestSummary) -> None:
+        """Count a batch's rows by what came of them."""
+        for outcome in ("inserted", "corrected", "unchanged", "quarantined"):
+            self._ingested.labels(table, outcome).inc(getattr(summary, outcome))

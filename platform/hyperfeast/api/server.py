@@ -8,7 +8,7 @@ from types import FrameType
 import uvicorn
 
 from hyperfeast.api.application import create
-from hyperfeast.app import App, configure_logs
+from hyperfeast.app import App
 from hyperfeast.db import Database
 from hyperfeast.errors import SchemaError, UsageError
 from hyperfeast.migrate import state
@@ -32,7 +32,6 @@ def run(model: str, *, host: str | None = None, port: int | None = None) -> None
     """
     app = App(pool_size=_POOL_SIZE)
     settings = app.settings
-    configure_logs(settings.log_level)
     app.model_spec(model)
     # Without the pool, which would try again for minutes and hide why.
     _check_schema(Database(app.endpoints.postgres_dsn))
