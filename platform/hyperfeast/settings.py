@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     artifacts: str | None = Field(
         default=None, description="Where models are stored: a folder, or an s3:// address."
     )
+    dual_write: Path | None = Field(
+        default=None,
+        description="A folder: what is taken in is also written there, as Parquet.",
+    )
     feature_repo: Path = Field(
         default_factory=_default_feature_repo, description="The Feast repository of the team."
     )

@@ -221,7 +221,7 @@ def test_the_api_does_not_serve_an_empty_database(
     make_shell: Callable[..., Shell], empty_database: Database, redis_url: str
 ) -> None:
     shell = make_shell(postgres_dsn=empty_database.dsn, redis_url=redis_url)
-    assert "9 migrations are pending" in refused(shell, FAILURE, "serve", "--port", "0")
+    assert "17 migrations are pending" in refused(shell, FAILURE, "serve", "--port", "0")
 
 
 def test_refused_rows_are_shown_and_kept_once(on_database: Shell, tmp_path: Path) -> None:

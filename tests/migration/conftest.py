@@ -17,10 +17,11 @@ def migrated_community(community: Database) -> Database:
 
 
 def columns(database: Database) -> list[tuple[Any, ...]]:
-    """Relation, column and type of everything in the schema but the record of migrations."""
+    """Relation, column and type of what is for reading: not the record of migrations, not what views stand on."""
     rows = database.fetch(
         "SELECT table_name, column_name, data_type FROM information_schema.columns "
         "WHERE table_schema = current_schema() AND left(table_name, 1) <> '_' "
+        "AND right(table_name, 5) <> '_kept' "
         "ORDER BY table_name, ordinal_position"
     )
     return [tuple(row.values()) for row in rows]

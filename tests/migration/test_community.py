@@ -23,6 +23,13 @@ HYPERTABLES = {
     "features_market_technical_v1": "event_timestamp",
     "features_personal_baseline_v1": "event_timestamp",
     "signals": "ts",
+    "data_quality_results": "ts",
+    "feature_importance": "ts",
+    "model_performance": "evaluation_date",
+    "generated_signals": "ts",
+    "prediction_metrics": "ts",
+    "drift_results": "ts",
+    "user_baseline_revisions": "replaced_at",
 }
 USER = UUID(int=1)
 NOON_TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -123,8 +130,10 @@ def test_the_aggregate_is_kept_and_corrected(migrated_community: Database) -> No
 
 def test_the_policy_alone_leaves_nothing_behind(migrated_community: Database) -> None:
     jobs = migrated_community.fetch(
-        "SELECT job_id FROM timescaledb_information.jobs "
-        "WHERE proc_name = 'policy_refresh_continuous_aggregate'"
+        "SELECT job_id FROM timescaledb_information.jobs AS j "
+        "JOIN timescaledb_information.continuous_aggregates AS a "
+        "ON j.hypertable_name IN (a.view_name, a.materialization_hypertable_name) "
+        "WHERE j.proc_name = 'policy_refresh_continuous_aggregate' AND a.view_name = 'user_baseline_daily'"
     )
     assert len(jobs) == 1
 

@@ -217,10 +217,15 @@ def test_a_user_without_rights_is_told_what_to_do(empty_database: Database) -> N
     assert relations(empty_database) == []
 
 
-def test_editions_have_the_same_numbers_but_for_the_hypertables() -> None:
+def test_editions_have_the_same_numbers_but_for_hypertables_and_policies() -> None:
     community, apache = files.of_edition(Edition.COMMUNITY), files.of_edition(Edition.APACHE)
-    assert [*community] == [*apache]
-    assert set(community) - set(ALL) == {"0008.hypertables"}
+    assert set(community) - set(apache) == {"0019.lifecycle-policies"}
+    assert set(apache) <= set(community)
+    assert set(apache) - set(ALL) == {
+        "0008.hypertables",
+        "0012.operations-hypertables",
+        "0020.revisions-hypertable",
+    }
 
 
 @pytest.mark.parametrize("edition", Edition)

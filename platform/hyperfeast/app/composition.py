@@ -1,7 +1,7 @@
 """One object that holds the platform together."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +15,31 @@ from hyperfeast.settings import Settings, load
 from hyperfeast.types import Timeframe
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from hyperfeast.aggregates import RefreshReport
     from hyperfeast.features.compute import Computation
     from hyperfeast.features.repo import FeatureRepo
+    from hyperfeast.ingest import Backfilled, Candles, Ingested, Metrics, Mirror
     from hyperfeast.jobs import Queue
+    from hyperfeast.lifecycle import Enforced
     from hyperfeast.models import ModelSpec
     from hyperfeast.monitoring import PlatformStatus
+    from hyperfeast.quality import MissingRange
+    from hyperfeast.quality import Result as QualityResult
     from hyperfeast.serving import Predictor
+    from hyperfeast.sources import Source
     from hyperfeast.stores.feast_store import FeastStore
     from hyperfeast.training import TrainingResult
 
 # Before any row: everything that was ever computed is brought online.
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+# When workers look after the data, UTC: at night for most, and not all at once.
+_CHECKED_AT, _EXPIRED_AT = "17 2 * * *", "47 3 * * *"
+_BACKFILL = "hyperfeast.backfill"
+
+Progress = Callable[[int, int], None]
 
 
 class App:
@@ -52,6 +66,14 @@ class App:
     def database(self) -> Database:
         """The database in use."""
         return Database(self.endpoints.postgres_dsn, pool_size=self._pool_size)
+
+    @property
+    def mirror(self) -> "Mirror | None":
+        """Where rows that are taken in are written a second time, if anywhere."""
+        from hyperfeast.ingest import Mirror
+
+        folder = self.settings.dual_write
+        return None if folder is None else Mirror(folder)
 
     @cached_property
     def repo(self) -> "FeatureRepo":
@@ -84,6 +106,126 @@ class App:
 
         dsn, url = found(self.settings.home, postgres_dsn=self._dsn, redis_url=self._url)
         return status(Database(dsn) if dsn else None, url, self.repo.feature_sets)
+
+    def ingest(
+        self,
+        frames: "Iterable[pl.DataFrame]",
+        intake: "Candles | Metrics",
+        *,
+        rows: int = 0,
+        progress: Progress | None = None,
+    ) -> "Ingested":
+        """Take in a stream of frames, and bring the aggregates up to date with what they changed.
+
+        Args:
+            frames: each becomes a batch that is whole or absent.
+            intake: what the rows are.
+            rows: how many are expected, if anybody knows.
+            progress: told (rows stored, rows expected).
+        """
+        from hyperfeast.ingest import ingest_stream
+
+        done = ingest_stream(
+            self.database, frames, intake, rows=rows, mirror=self.mirror, progress=progress
+        )
+        self._follow(done, intake.timeframe)
+        return done
+
+    def backfill(
+        self,
+        source: "Source",
+        symbols: Sequence[str],
+        *,
+        timeframe: Timeframe,
+        start: datetime,
+        end: datetime,
+        calendar: str | None = None,
+        workers: int = 1,
+        again: bool = False,
+        progress: Progress | None = None,
+    ) -> "Backfilled":
+        """Take in the history of many instruments, and bring the aggregates up to date with it.
+
+        The arguments are those of `ingest.backfill_candles`.
+        """
+        from hyperfeast.ingest import backfill_candles
+
+        done = backfill_candles(
+            self.database,
+            source,
+            symbols,
+            timeframe=timeframe,
+            start=start,
+            end=end,
+            calendar=calendar,
+            workers=workers,
+            again=again,
+            mirror=self.mirror,
+            progress=progress,
+        )
+        self._follow(done.ingested, timeframe)
+        return done
+
+    def enqueue_backfill(self, ranges: "Sequence[MissingRange]", source: str | None = None) -> int:
+        """Ask the workers to fetch what is missing; how many ranges were not asked for already.
+
+        Args:
+            ranges: of candles.
+            source: where from; by default where each instrument's newest bars came from.
+
+        Raises:
+            UsageError: a range that no source can be asked for.
+        """
+        from hyperfeast import sources
+        from hyperfeast.ingest import newest_sources
+
+        known = newest_sources(self.database)
+        calls = []
+        for one in ranges:
+            if one.tf is None:
+                raise UsageError(
+                    f"{one.key} is a device's series: only candles can be fetched again"
+                )
+            spec = source or known[one.key, one.tf]
+            sources.source(spec)
+            calls.append(
+                {
+                    "source": spec,
+                    "symbol": one.key,
+                    "tf": str(one.tf),
+                    "start": one.since.isoformat(),
+                    "end": one.until.isoformat(),
+                }
+            )
+        return self.queue().ask(_BACKFILL, calls)
+
+    def refresh_aggregates(self) -> "RefreshReport":
+        """Bring the aggregates up to date with every change that was marked."""
+        from hyperfeast.aggregates import refresh
+
+        return refresh(self.database)
+
+    def enforce_lifecycle(
+        self, *, compress_now: bool = False, progress: Progress | None = None
+    ) -> "list[Enforced]":
+        """Drop what has expired under what is in force, once the aggregates know of it."""
+        from hyperfeast.lifecycle import enforce
+
+        return enforce(
+            self.database,
+            refresh=self.refresh_aggregates,
+            compress_now=compress_now,
+            progress=progress,
+        )
+
+    def check_quality(self, *, progress: Progress | None = None) -> "list[QualityResult]":
+        """Check the data against what is declared, flag outliers, and record what was found."""
+        from hyperfeast.quality import check, flag_outliers, sync_calendars
+
+        sync_calendars(self.database)
+        results = check(self.database, self.repo.feature_sets.values(), progress=progress)
+        flag_outliers(self.database)
+        return results
 
     def compute_features(
         self, name: str | None = None, *, progress: Callable[[str], None] | None = None
@@ -123,9 +265,14 @@ class App:
 
     def queue(self) -> "Queue":
         """The job queue, in the same database."""
-        from hyperfeast.jobs import Queue
+        from hyperfeast.jobs import Queue, Task
 
-        return Queue(self.database, self._refresh)
+        tasks = [
+            Task("hyperfeast.check_quality", self.check_quality, _CHECKED_AT),
+            Task("hyperfeast.enforce_lifecycle", self.enforce_lifecycle, _EXPIRED_AT),
+            Task(_BACKFILL, self._heal),
+        ]
+        return Queue(self.database, self._refresh, tasks)
 
     def model_spec(self, name: str) -> "ModelSpec":
         """A declared model by name.
@@ -179,7 +326,27 @@ class App:
         booster = Booster(artifact, model.feature_columns)
         return Predictor(self.database, self.feast, model, booster, freshness=spec.freshness)
 
+    def _follow(self, done: "Ingested", timeframe: str | None) -> None:
+        """Aggregates are built on readings and on the finest bars."""
+        if (done.inserted or done.corrected) and timeframe in (None, Timeframe.M1):
+            self.refresh_aggregates()
+
+    def _heal(self, *, source: str, symbol: str, tf: str, start: str, end: str) -> None:
+        from hyperfeast import sources
+
+        done = self.backfill(
+            sources.source(source),
+            [symbol],
+            timeframe=Timeframe(tf),
+            start=datetime.fromisoformat(start),
+            end=datetime.fromisoformat(end),
+            again=True,
+        )
+        for failure in done.failures:
+            raise failure.error
+
     def _refresh(self) -> None:
+        self.refresh_aggregates()
         self.compute_features()
         self.feast.apply()
         self.materialize()

@@ -8,7 +8,20 @@ import typer
 from typer.exceptions import TyperException
 
 from hyperfeast import __version__
-from hyperfeast.cli import console, data, demo, features, models, servers, worker
+from hyperfeast.cli import (
+    aggregates,
+    backfill,
+    console,
+    data,
+    demo,
+    features,
+    lifecycle,
+    models,
+    quality,
+    servers,
+    verify,
+    worker,
+)
 from hyperfeast.errors import HyperfeastError, UsageError
 
 _LONGEST_MESSAGE = 300
@@ -23,6 +36,11 @@ app = typer.Typer(
 )
 servers.register(app)
 data.register(app)
+backfill.register(app)
+aggregates.register(app)
+lifecycle.register(app)
+quality.register(app)
+verify.register(app)
 features.register(app)
 models.register(app)
 worker.register(app)
@@ -37,14 +55,24 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", help="Print the version.", callback=_print_version)
     ] = False,
-    debug: Annotated[
+    debug: Annotated[  # noqa: ARG001
         bool, typer.Option("--debug", help="Show tracebacks. May stand anywhere.")
     ] = False,
 ) -> None:
     """A feature platform for time-series machine learning."""
+    if "--help" not in sys.argv:
+        _configure_logs()
+
+
+def _configure_logs() -> None:
+    """What a library says on the way must not get into what a command prints."""
+    from hyperfeast.app import configure_logs
+    from hyperfeast.settings import load
+
+    configure_logs(load().log_level)
 
 
 def main() -> None:

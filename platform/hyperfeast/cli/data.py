@@ -7,11 +7,11 @@ from uuid import UUID
 import typer
 
 from hyperfeast.cli import console
+from hyperfeast.cli.options import timeframe
 from hyperfeast.errors import DataError, RowsRefused, UsageError
-from hyperfeast.types import Timeframe
 
 if TYPE_CHECKING:
-    from hyperfeast.ingest import IngestSummary
+    from hyperfeast.ingest import Candles, Ingested, IngestSummary, Metrics
 
 _FilePath = Annotated[Path, typer.Argument(help="A .csv, .csv.gz or .parquet file.")]
 _Columns = Annotated[
@@ -57,24 +57,17 @@ def candles(
     as_json: console.AsJson = False,
 ) -> None:
     """Take in OHLCV bars: insert new ones, correct changed ones, leave equal ones alone."""
-    from hyperfeast.app import App
-    from hyperfeast.ingest import ingest_candles, read_file
+    from hyperfeast.ingest import Candles
 
-    timeframe, columns = _timeframe(tf), _mapping(column)
-    frame = read_file(path)
-    with console.progress_bar("candles") as progress:
-        summary = ingest_candles(
-            App().database,
-            frame,
-            timeframe=timeframe,
-            symbol=symbol,
-            columns=columns,
-            source=source,
-            calendar=calendar,
-            tz=tz,
-            progress=progress,
-        )
-    _report(summary, as_json=as_json, max_refused=max_refused)
+    intake = Candles(
+        timeframe=timeframe(tf),
+        symbol=symbol,
+        columns=_mapping(column),
+        source=source,
+        calendar=calendar,
+        tz=tz,
+    )
+    _stream(path, intake, as_json=as_json, max_refused=max_refused)
 
 
 def metrics(
@@ -95,24 +88,17 @@ def metrics(
     as_json: console.AsJson = False,
 ) -> None:
     """Take in readings of personal metrics."""
-    from hyperfeast.app import App
-    from hyperfeast.ingest import ingest_metrics, read_file
+    from hyperfeast.ingest import Metrics
 
-    columns = _mapping(column)
-    frame = read_file(path)
-    with console.progress_bar("metrics") as progress:
-        summary = ingest_metrics(
-            App().database,
-            frame,
-            user=user,
-            metric=metric,
-            device=device,
-            columns=columns,
-            tz=tz,
-            source=source,
-            progress=progress,
-        )
-    _report(summary, as_json=as_json, max_refused=max_refused)
+    intake = Metrics(
+        user=user,
+        metric=metric,
+        device=device,
+        columns=_mapping(column),
+        tz=tz,
+        source=source,
+    )
+    _stream(path, intake, as_json=as_json, max_refused=max_refused)
 
 
 def actions(
@@ -148,14 +134,6 @@ def quarantine(
         )
 
 
-def _timeframe(name: str) -> Timeframe:
-    try:
-        return Timeframe(name)
-    except ValueError:
-        known = " ".join(Timeframe)
-        raise UsageError(f"no timeframe {name!r}: --tf takes one of {known}") from None
-
-
 def _mapping(pairs: list[str] | None) -> dict[str, str] | None:
     """`close=px_last` as {"close": "px_last"}."""
     split = [pair.partition("=") for pair in pairs or ()]
@@ -167,7 +145,18 @@ def _mapping(pairs: list[str] | None) -> dict[str, str] | None:
     return {wanted: found for wanted, _, found in split} or None
 
 
-def _report(summary: "IngestSummary", *, as_json: bool, max_refused: int) -> None:
+def _stream(path: Path, intake: "Candles | Metrics", *, as_json: bool, max_refused: int) -> None:
+    """Take in a file of any size, batch by batch, and say what came of all of them."""
+    from hyperfeast.app import App
+    from hyperfeast.ingest import expected_rows, read_batches
+
+    rows = expected_rows(path)
+    with console.progress_bar(intake.table) as progress:
+        done = App().ingest(read_batches(path), intake, rows=rows, progress=progress)
+    _report(done, as_json=as_json, max_refused=max_refused)
+
+
+def _report(summary: "IngestSummary | Ingested", *, as_json: bool, max_refused: int) -> None:
     """Print what was done.
 
     Raises:
@@ -180,8 +169,18 @@ def _report(summary: "IngestSummary", *, as_json: bool, max_refused: int) -> Non
         console.say(
             f"{summary.rows_in:,} rows read: {summary.inserted:,} inserted, {summary.corrected:,} corrected, "
             f"{summary.unchanged:,} unchanged, {summary.quarantined:,} refused "
-            f"({summary.seconds:.1f} s, batch {summary.batch_id})"
+            f"({summary.seconds:.1f} s, {_batches(summary)})"
         )
+    _check_refused(summary, max_refused)
+
+
+def _batches(summary: "IngestSummary | Ingested") -> str:
+    """Which one it was, or how many."""
+    ids = summary.batches if hasattr(summary, "batches") else [summary.batch_id]
+    return f"batch {ids[0]}" if len(ids) == 1 else f"{len(ids):,} batches"
+
+
+def _check_refused(summary: "IngestSummary | Ingested", max_refused: int) -> None:
     if summary.quarantined <= max_refused:
         return
     broken = ", ".join(f"{rule} {count:,}" for rule, count in summary.refused.items())

@@ -16,8 +16,6 @@ def worker(
     ] = False,
 ) -> None:
     """Keep features current: every five minutes compute what changed and bring it online."""
-    from hyperfeast.app import App, configure_logs
+    from hyperfeast.app import App
 
-    app = App()
-    configure_logs(app.settings.log_level)
-    app.queue().work(once=once)
+    App().queue().work(once=once)

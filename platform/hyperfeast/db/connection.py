@@ -63,7 +63,7 @@ class Database:
             ServerUnreachable: nobody answers within 5 seconds, or the connection breaks.
             AccessDenied: the user or the password is refused.
             SchemaError: a relation or a column is not there.
-            QueryFailed: any other refusal by the server.
+            QueryFailed: any other refusal by the server, such as for want of room on its disk.
         """
         with self.translated():
             if self._pool_size and not autocommit:
@@ -163,6 +163,12 @@ class Database:
             raise SchemaError(
                 f"{self.address} lacks what this version needs ({_first_line(error)}): "
                 "run `hyperfeast migrate`"
+            ) from error
+        except errors.DiskFull as error:
+            # For psycopg an operational error, like a server that is gone; but this one answers.
+            raise QueryFailed(
+                f"PostgreSQL at {self.address} has no room left on its disk ({_first_line(error)}): "
+                "nothing of this was stored; free some there, then do it again"
             ) from error
         except psycopg.OperationalError as error:
             if "password authentication failed" in str(error):

@@ -15,5 +15,5 @@ class Task:
     """
 
     name: str
-    run: Callable[..., None]
+    run: Callable[..., object]
     cron: str | None = None
