@@ -1,6 +1,5 @@
 COMMENT ON COLUMN instruments.symbol IS NULL;
 COMMENT ON COLUMN instruments.asset_class IS NULL;
-COMMENT ON COLUMN instruments.calendar IS NULL;
 COMMENT ON COLUMN instruments.currency IS NULL;
 COMMENT ON COLUMN instruments.listed_at IS NULL;
 COMMENT ON COLUMN instruments.delisted_at IS NULL;

@@ -4,7 +4,6 @@
 
 COMMENT ON COLUMN instruments.symbol IS 'What the instrument is called here.';
 COMMENT ON COLUMN instruments.asset_class IS 'equity, crypto, future, fx; null if nobody said.';
-COMMENT ON COLUMN instruments.calendar IS 'An exchange_calendars code, or 24/7.';
 COMMENT ON COLUMN instruments.currency IS 'ISO 4217 code of its prices.';
 COMMENT ON COLUMN instruments.listed_at IS 'Its first session; null if unknown.';
 COMMENT ON COLUMN instruments.delisted_at IS 'Its last session; null while it trades.';
