@@ -10,6 +10,7 @@ HyperfeastError
 │   └── SourceUnavailable  it did not answer within the retries' bounds (retryable)
 ├── ServerError            PostgreSQL or Redis
 │   ├── ServerUnreachable  nobody answers (retryable)
+│   ├── Contended          the transaction lost against another one (retryable)
 │   ├── AccessDenied       somebody answers, and says no
 │   ├── ServerStartFailed  an embedded server does not come up
 │   └── QueryFailed        a statement was refused
@@ -67,6 +68,12 @@ class ServerError(HyperfeastError):
 
 class ServerUnreachable(ServerError):
     """No server answers at the address."""
+
+    retryable = True
+
+
+class Contended(ServerError):
+    """The transaction lost against another one, and was undone."""
 
     retryable = True
 

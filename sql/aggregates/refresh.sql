@@ -55,12 +55,24 @@ WHERE {wanted} AND (key, day) IN (
     SELECT DISTINCT key, day FROM dirty_days WHERE {wanted} ORDER BY key, day LIMIT %(slice)s
 )
 
--- name: claim_week
--- The marks of the first week that has any, of all keys: a continuous aggregate is refreshed by time alone.
-SELECT id, key, day FROM dirty_days
-WHERE {wanted} AND date_trunc('week', day::timestamp) = (
-    SELECT date_trunc('week', min(day)::timestamp) FROM dirty_days WHERE {wanted}
-)
+-- name: claim
+-- All marks at once: a continuous aggregate is refreshed by time alone, and level by level.
+CREATE TEMPORARY TABLE claimed_days AS SELECT id, key, day, copied FROM dirty_days WHERE {wanted}
+
+-- name: claimed_weeks
+-- What there is to do, week by week: a week of all keys is what one transaction takes on.
+SELECT
+    min(day) AS first, max(day) AS last, bool_or(copied) AS copied, count(DISTINCT (key, day)) AS days
+FROM claimed_days
+GROUP BY date_trunc('week', day::timestamp)
+ORDER BY first
+
+-- name: settle_claimed
+-- Exactly the marks that were claimed: one that came in between stays.
+DELETE FROM dirty_days USING claimed_days WHERE dirty_days.id = claimed_days.id
+
+-- name: forget_claimed
+DROP TABLE IF EXISTS claimed_days
 
 -- name: settle
 -- Exactly the marks that were claimed: one that came in between stays.
@@ -115,6 +127,20 @@ FROM timescaledb_information.continuous_aggregates AS a
 JOIN _timescaledb_catalog.hypertable AS h
     ON h.schema_name = a.materialization_hypertable_schema AND h.table_name = a.materialization_hypertable_name
 WHERE a.view_schema = current_schema() AND a.view_name = %(relation)s
+
+-- name: takes_options
+-- Newer versions split a refresh into batches of ten buckets unless told otherwise, and each of them scans whole
+-- chunks.
+SELECT EXISTS (
+    SELECT FROM pg_proc
+    WHERE proname = 'refresh_continuous_aggregate' AND 'options' = ANY(proargnames)
+) AS found
+
+-- name: refresh_whole
+CALL refresh_continuous_aggregate(
+    %(relation)s, %(since)s::timestamptz, %(until)s::timestamptz, force => %(force)s,
+    options => '{"buckets_per_batch": 0}'
+)
 
 -- name: refresh_continuous_aggregate
 CALL refresh_continuous_aggregate(%(relation)s, %(since)s::timestamptz, %(until)s::timestamptz, force => %(force)s)

@@ -7,6 +7,7 @@ CREATE TABLE dirty_days (
     relation text NOT NULL CHECK (relation IN ('candles', 'user_baseline_raw')),
     key text NOT NULL,
     day date NOT NULL,
+    copied boolean NOT NULL DEFAULT false,
     marked_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX dirty_days_key ON dirty_days (relation, key, day);
@@ -16,6 +17,8 @@ COMMENT ON COLUMN dirty_days.id IS 'What a refresh claims, and deletes once it h
 COMMENT ON COLUMN dirty_days.relation IS 'The raw table: candles (1m bars only) or user_baseline_raw.';
 COMMENT ON COLUMN dirty_days.key IS 'The symbol, or the user_id as text.';
 COMMENT ON COLUMN dirty_days.day IS 'The UTC day.';
+COMMENT ON COLUMN dirty_days.copied IS
+    'Whether the rows came by COPY, which continuous aggregates do not always notice: they are told.';
 COMMENT ON COLUMN dirty_days.marked_at IS 'When the writer marked it.';
 
 -- Retention deletes raw rows and keeps what was aggregated from them: nothing is marked under
@@ -27,8 +30,9 @@ BEGIN
     END IF;
     CASE TG_OP
         WHEN 'INSERT' THEN
-            INSERT INTO dirty_days (relation, key, day)
-            SELECT DISTINCT 'candles', symbol, (ts AT TIME ZONE 'UTC')::date
+            INSERT INTO dirty_days (relation, key, day, copied)
+            SELECT DISTINCT
+                'candles', symbol, (ts AT TIME ZONE 'UTC')::date, current_query() ~* '^\s*copy\M'
             FROM new_rows WHERE tf = '1m';
         WHEN 'UPDATE' THEN
             INSERT INTO dirty_days (relation, key, day)
@@ -57,8 +61,10 @@ BEGIN
     END IF;
     CASE TG_OP
         WHEN 'INSERT' THEN
-            INSERT INTO dirty_days (relation, key, day)
-            SELECT DISTINCT 'user_baseline_raw', user_id::text, (ts AT TIME ZONE 'UTC')::date
+            INSERT INTO dirty_days (relation, key, day, copied)
+            SELECT DISTINCT
+                'user_baseline_raw', user_id::text, (ts AT TIME ZONE 'UTC')::date,
+                current_query() ~* '^\s*copy\M'
             FROM new_rows;
         WHEN 'UPDATE' THEN
             INSERT INTO dirty_days (relation, key, day)

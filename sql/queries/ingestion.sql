@@ -96,6 +96,10 @@ SELECT max(dropped_before) AS moment
 FROM lifecycle_in_force
 WHERE relation = %(relation)s AND tf = %(tf)s
 
+-- name: hold_horizon
+-- The horizon stays until the transaction ends: retention locks the row before it moves it.
+SELECT dropped_before FROM lifecycle_in_force WHERE relation = %(relation)s AND tf = %(tf)s FOR SHARE
+
 -- name: add_instruments
 -- In the symbols' order, as every batch does: two batches can wait for each other in one direction only.
 INSERT INTO instruments (symbol, calendar)

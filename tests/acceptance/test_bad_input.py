@@ -118,7 +118,7 @@ def test_refused_rows_that_are_allowed_are_no_failure(on_database: Shell, tmp_pa
         (["train", "nothing"], USAGE, "market_direction"),
         (["train", "market_direction"], FAILURE, "candles"),
         (["features", "compute", "nothing"], USAGE, "market_technical"),
-        (["migrate", "--to", "99"], USAGE, "10"),
+        (["migrate", "--to", "99"], USAGE, "to 21"),
         (["demo", "--report", "no/such/folder/report.html"], USAGE, "no/such/folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -20,7 +20,7 @@ def test_up_status_down(make_shell: Callable[..., Shell]) -> None:
         before = shell.hyperfeast("status")
         assert before.returncode == 1
         assert "run `hyperfeast migrate`" in before.stdout
-        assert shell.hyperfeast("migrate", "--dry-run").stdout.count("would be applied") == 9
+        assert shell.hyperfeast("migrate", "--dry-run").stdout.count("would be applied") == 17
         assert shell.json("migrate")["current"] == 21
         status = shell.json("status")
         assert status["healthy"]

@@ -160,6 +160,20 @@ def test_a_refresh_of_some_symbols_leaves_the_others_marked(database: Database) 
     assert verify(database) == []
 
 
+def test_symbols_and_users_are_told_apart(database: Database) -> None:
+    insert(database, {("A", MONDAY): BAR, ("B", MONDAY): BAR})
+    database.execute(
+        "INSERT INTO user_baseline_raw (user_id, metric, value, ts) VALUES (%s, 'pulse', 60, %s)",
+        [USER, MONDAY],
+    )
+    assert refresh(database, since=MONDAY.date(), symbols=["A"]).days == 1
+    assert verify(database, symbols=["A"]) == []
+    assert refresh(database, since=MONDAY.date(), symbols=[str(USER).upper()]).days == 1
+    assert [key for _, key, _ in marks(database)] == ["B"]
+    with pytest.raises(UsageError, match=r"user_baseline_daily: expected .* a UUID; found A"):
+        verify(database, relation="user_baseline_daily", symbols=["A"])
+
+
 def test_verify_names_what_is_wrong_and_a_range_refresh_heals_it(database: Database) -> None:
     insert(database, random_bars(300, days=10))
     refresh(database)

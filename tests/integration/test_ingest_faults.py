@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from hyperfeast.db import Database
-from hyperfeast.errors import HyperfeastError, ServerUnreachable
+from hyperfeast.errors import Contended, DataError, HyperfeastError, ServerUnreachable
 from hyperfeast.ingest import Candles, Ingested, ingest_candles, ingest_stream
 from hyperfeast.migrate import migrate
 from hyperfeast.servers import PostgresServer
@@ -124,3 +124,49 @@ def _kill_all(server: PostgresServer) -> None:
     master = psutil.Process(state.pid)
     for process in [master, *master.children(recursive=True)]:
         os.kill(process.pid, signal.SIGKILL)
+
+
+def test_a_horizon_that_moves_while_a_batch_is_judged(database: Database) -> None:
+    """Retention and a late batch meet: the batch is refused as a whole, and judged by the new horizon then."""
+    moved: list[int] = []
+
+    def move(*_: int) -> None:
+        if not moved:
+            moved.append(1)
+            database.execute(
+                "INSERT INTO lifecycle_in_force (relation, tf, keep_for, dropped_before) "
+                "VALUES ('candles', '1m', '1 month', '2024-01-08Z')"
+            )
+
+    late = _bars("A").head(10)
+    with pytest.raises(
+        DataError, match=r"older than 2024-01-08 while this batch was judged.*send it again"
+    ):
+        ingest_candles(database, late, timeframe=Timeframe.M1, source="test", progress=move)
+    assert _stored(database) == {}
+    again = ingest_candles(database, late, timeframe=Timeframe.M1, source="test")
+    assert (again.inserted, again.refused) == (0, {"retention": 10})
+
+
+def test_a_deadlock_is_fought_again(database: Database) -> None:
+    database.execute("CREATE SEQUENCE attempts")
+    database.execute(
+        "CREATE FUNCTION lose_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF nextval('attempts') < 3 THEN RAISE 'deadlock detected' USING ERRCODE = '40P01'; END IF; "
+        "RETURN NULL; END $$"
+    )
+    database.execute(
+        "CREATE TRIGGER lose_once AFTER INSERT ON candles FOR EACH STATEMENT EXECUTE FUNCTION lose_once()"
+    )
+    done = ingest_candles(database, _bars("A").head(10), timeframe=Timeframe.M1, source="test")
+    assert done.inserted == 10
+    assert _stored(database) == {"A": 10}
+    assert database.fetch("SELECT last_value AS n FROM attempts") == [{"n": 3}]
+
+
+def test_a_deadlock_that_is_always_lost_is_told(database: Database) -> None:
+    with pytest.raises(
+        Contended, match=r"undid this for another transaction .*deadlock.*do it again"
+    ) as told:
+        database.execute("DO $$ BEGIN RAISE 'deadlock detected' USING ERRCODE = '40P01'; END $$")
+    assert told.value.retryable

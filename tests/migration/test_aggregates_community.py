@@ -86,6 +86,19 @@ def test_kept_corrected_and_late(migrated_community: Database) -> None:
     assert verify(migrated_community) == []
 
 
+def test_a_refresh_leaves_no_gap_behind_it(migrated_community: Database) -> None:
+    """What is not materialized is computed only above the watermark, which a refresh moves."""
+    rows: dict[Key, Bar] = {("A", MONDAY): BAR, ("A", MONDAY + timedelta(days=30)): BAR}
+    insert(migrated_community, rows)
+    assert stored(migrated_community) == expected(rows)
+    refresh(migrated_community, since=(MONDAY + timedelta(days=20)).date())
+    assert stored(migrated_community) == expected(rows)
+    later: dict[Key, Bar] = {("A", MONDAY + timedelta(days=days)): BAR for days in (60, 90)}
+    insert(migrated_community, later)
+    refresh(migrated_community, since=(MONDAY + timedelta(days=80)).date())
+    assert stored(migrated_community) == expected(rows | later)
+
+
 def test_what_is_deleted_by_row_is_marked_once_a_day(migrated_community: Database) -> None:
     for symbol in "AB":
         insert(

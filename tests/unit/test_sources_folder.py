@@ -243,9 +243,23 @@ def test_what_people_write(tmp_path: Path) -> None:
     for spec in (f"folder:{tmp_path}", str(tmp_path)):
         made = source(spec)
         assert isinstance(made, FolderSource)
-        assert made.name == f"folder:{tmp_path.name}"
+        assert made.name == f"folder:{tmp_path.resolve()}"
     for spec in ("yfinanc", "ccxt", "ccxt:", "folder:", "", "kafka:topic"):
         with pytest.raises(UsageError, match=r"expected folder:PATH, yfinance, ccxt:EXCHANGE"):
             source(spec)
     with pytest.raises(UsageError, match="did you mean yfinance"):
         source("yfinanc")
+
+
+def test_folders_of_one_name_are_two_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for vendor in ("one", "other"):
+        (tmp_path / vendor / "prices").mkdir(parents=True)
+    names = {FolderSource(tmp_path / vendor / "prices").name for vendor in ("one", "other")}
+    assert len(names) == 2
+    monkeypatch.chdir(tmp_path / "one")
+    relative = FolderSource("prices")
+    assert relative.name in names
+    monkeypatch.chdir(tmp_path)
+    assert source(relative.name).name == relative.name

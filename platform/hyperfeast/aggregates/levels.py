@@ -1,7 +1,9 @@
 """What is aggregated from what: two families of relations, each level built on the next finer one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 from hyperfeast.errors import UsageError
 
@@ -75,6 +77,12 @@ class Family:
         """The relations, from fine to coarse."""
         return [level.name for level in self.levels]
 
+    def keys_among(self, wanted: Sequence[str]) -> list[str]:
+        """Those of some keys that the family may have, as dirty days write them."""
+        if self.key_type == "text":
+            return list(wanted)
+        return [str(UUID(one)) for one in wanted if _is_uuid(one)]
+
 
 CANDLES = Family(
     raw="candles",
@@ -126,6 +134,29 @@ def families_of(relation: str | None) -> tuple[Family, ...]:
     return found
 
 
+def scopes_of(
+    relation: str | None, keys: Sequence[str] | None
+) -> list[tuple[Family, list[str] | None]]:
+    """The families that are meant, each with the keys that are meant of it; None for all keys.
+
+    Raises:
+        UsageError: no such relation, or none of the keys can be one of its.
+    """
+    families = families_of(relation)
+    if keys is None:
+        return [(family, None) for family in families]
+    scopes = [(family, family.keys_among(keys)) for family in families]
+    found: list[tuple[Family, list[str] | None]] = [
+        (family, some) for family, some in scopes if some
+    ]
+    if not found:
+        raise UsageError(
+            f"{relation or 'the aggregates'}: expected keys such as a user's id, a UUID; found "
+            f"{', '.join(keys) or 'none'}"
+        )
+    return found
+
+
 def check_range(since: date | None, until: date | None) -> None:
     """Refuse a range with no day in it.
 
@@ -134,3 +165,11 @@ def check_range(since: date | None, until: date | None) -> None:
     """
     if since is not None and until is not None and until <= since:
         raise UsageError(f"no day lies from {since} (included) to {until} (left out)")
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

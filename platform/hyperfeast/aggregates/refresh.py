@@ -19,18 +19,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import stamina
 from psycopg import Connection, errors, sql
 from psycopg.rows import DictRow
 
-from hyperfeast.aggregates.levels import Family, Level, check_range, families_of
+from hyperfeast.aggregates.levels import Family, Level, check_range, scopes_of
 from hyperfeast.db import Database
 from hyperfeast.db.connection import edition_of
 from hyperfeast.sqlfiles import query
 
 Progress = Callable[[int, int], None]
+_T = TypeVar("_T")
 
 # Days of one key in a transaction: at most some 300,000 bars of a market that never shuts, about a second.
 _DAYS_A_SLICE = 200
@@ -90,24 +92,25 @@ def refresh(
             fine ones. All by default.
         since: the first UTC day. With a range its days are computed again, dirty or not.
         until: the UTC day after the last one.
-        symbols: only these keys: symbols, or users' ids as text.
+        symbols: only these keys: symbols, or users' ids as text. A family that can have none of them is left
+            alone.
         progress: told (days done, days in all), a day being one of one key.
 
     Raises:
-        UsageError: an unknown relation, or an empty range.
+        UsageError: an unknown relation, keys that none of its rows can have, or an empty range.
         SchemaError: the schema is older than the aggregates.
         ServerError: the server does not answer, or refuses a statement.
     """
-    families = families_of(relation)
+    scopes = scopes_of(relation, symbols)
     check_range(since, until)
     started, counts = time.monotonic(), _Counts()
-    wanted = {"since": since, "until": until, "keys": symbols}
+    wanted = {"since": since, "until": until}
     ranged = since is not None or until is not None
     with database.connect(autocommit=True) as connection:
         connection.execute(query("refresh", "lock", where="aggregates"))
         continuous = edition_of(connection).continuous_aggregates
-        for family in families:
-            scope = {"raw": family.raw, "timeframe": family.timeframe, **wanted}
+        for family, keys in scopes:
+            scope = {"raw": family.raw, "timeframe": family.timeframe, "keys": keys, **wanted}
             if ranged:
                 _mark(connection, family, scope)
             counts.out_of_reach += _execute(connection, "discard", scope).rowcount
@@ -119,7 +122,7 @@ def refresh(
             )
             _drain(slices, counts, _pending(connection, scope), progress)
     return RefreshReport(
-        [name for family in families for name in family.names],
+        [name for family, _ in scopes for name in family.names],
         counts.days,
         counts.out_of_reach,
         counts.retries,
@@ -169,38 +172,69 @@ def _materialize(
     *,
     force: bool,
 ) -> Iterator[int]:
-    """Week by week through the continuous aggregates; yields the days of each.
+    """Level by level, and week by week within one, through the continuous aggregates; yields days at the last.
+
+    A level is done before the next one begins: a coarse level reads what is not materialized yet of the finer one
+    from the level below that, down to the raw rows, and week by week would read all later weeks each time.
 
     A bucket that has not passed yet is not materialized: the real-time part computes it, new rows included.
     Where one is materialized already it is refreshed, or it would stay as it was.
     """
-
-    def one_week() -> int:
-        claim = _claim(connection, "claim_week", scope)
-        days = [day for _, day in claim.days]
-        now = _execute(connection, "moment").fetchall()[0]["moment"]
-        for level in family.levels if days else ():
+    _execute(connection, "forget_claimed")
+    connection.execute(_wanting("claim"), scope)
+    weeks = _execute(connection, "claimed_weeks").fetchall()
+    now = _execute(connection, "moment").fetchall()[0]["moment"]
+    whole = _execute(connection, "takes_options").fetchall()[0]["found"]
+    statement = "refresh_whole" if whole else "refresh_continuous_aggregate"
+    horizon = _execute(connection, "horizon", scope).fetchall()[0]["horizon"]
+    for level in family.levels:
+        watermark = _watermark(connection, level)
+        reach = _reach(level, watermark, now)
+        for week in weeks:
             # One window from the first dirty day to the last: what is clean between them is not touched.
-            since, until = level.span(min(days), max(days))
-            until = min(until, _reach(connection, level, now))
+            since, until = level.span(week["first"], week["last"])
+            until = min(until, reach)
             if since < until:
-                window = {"relation": level.name, "since": since, "until": until, "force": force}
-                _execute(connection, "refresh_continuous_aggregate", window)
-        _settle(connection, claim)
-        return len(claim.days)
+                begins = _without_gap(since, until, watermark, horizon)
+                window: dict[str, Any] = {"relation": level.name, "since": begins, "until": until}
+                window["force"] = force or week["copied"]
+                _retried(partial(_call, connection, statement, window), counts)
+                watermark = max(watermark or until, until)
+            if level is family.levels[-1]:
+                yield week["days"]
+    _execute(connection, "settle_claimed")
 
-    while days := _retried(one_week, counts):
-        yield days
+
+def _call(connection: Connection[DictRow], name: str, window: dict[str, Any]) -> None:
+    _execute(connection, name, window)
 
 
-def _reach(connection: Connection[DictRow], level: Level, now: datetime) -> datetime:
-    """Where the buckets end that have passed, or that are materialized already."""
+def _watermark(connection: Connection[DictRow], level: Level) -> datetime | None:
     rows = _execute(connection, "watermark", {"relation": level.name}).fetchall()
-    watermark = rows[0]["watermark"] if rows else None
+    watermark: datetime | None = rows[0]["watermark"] if rows else None
+    return watermark
+
+
+def _reach(level: Level, watermark: datetime | None, now: datetime) -> datetime:
+    """Where the buckets end that have passed, or that are materialized already."""
     return max(level.floor(now), level.ceiling(watermark)) if watermark else level.floor(now)
 
 
-def _retried(work: Callable[[], int], counts: _Counts) -> int:
+def _without_gap(
+    since: datetime, until: datetime, watermark: datetime | None, horizon: datetime | None
+) -> datetime | None:
+    """Where a refresh that moves the watermark has to begin; None for the beginning.
+
+    What lies below the watermark is read as it is kept. A bucket that had not passed when its day was
+    refreshed is not kept yet: if the watermark left it behind, it would be gone.
+    """
+    if watermark is not None and until <= watermark:
+        return since
+    starts = [one for one in (watermark, horizon) if one is not None]
+    return min(since, max(starts)) if starts else None
+
+
+def _retried(work: Callable[[], _T], counts: _Counts) -> _T:
     """The result of `work`, which is done again where it lost against another transaction."""
     for attempt in stamina.retry_context(
         on=_RETRYABLE, attempts=_ATTEMPTS, timeout=None, wait_initial=0.05, wait_max=2.0

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.rows import DictRow
 
-from hyperfeast.aggregates.levels import Family, Level, check_range, families_of, midnight
+from hyperfeast.aggregates.levels import Family, Level, check_range, midnight, scopes_of
 from hyperfeast.aggregates.refresh import Progress
 from hyperfeast.db import Database
 from hyperfeast.sqlfiles import query
@@ -61,7 +61,8 @@ def verify(
         relation: one aggregate, or a raw table for all that is made from it. All by default.
         since: the first UTC day; buckets that hold it are compared whole.
         until: the UTC day after the last one.
-        symbols: only these keys: symbols, or users' ids as text.
+        symbols: only these keys: symbols, or users' ids as text. A family that can have none of them is left
+            out.
         limit: stop after so many differences.
         progress: told (slices of keys done, slices in all).
 
@@ -69,17 +70,17 @@ def verify(
         What differs, in the order of relations, weeks and keys; nothing if all is right.
 
     Raises:
-        UsageError: an unknown relation, or an empty range.
+        UsageError: an unknown relation, keys that none of its rows can have, or an empty range.
         SchemaError: the schema is older than the aggregates.
         ServerError: the server does not answer, or refuses a statement.
     """
-    families = families_of(relation)
+    scopes = scopes_of(relation, symbols)
     check_range(since, until)
     with database.connect() as connection:
         found = (
             difference
-            for family in families
-            for difference in _family(connection, family, relation, since, until, symbols, progress)
+            for family, keys in scopes
+            for difference in _family(connection, family, relation, since, until, keys, progress)
         )
         return list(islice(found, limit))
 
@@ -90,11 +91,11 @@ def _family(
     relation: str | None,
     since: date | None,
     until: date | None,
-    symbols: list[str] | None,
+    wanted: list[str] | None,
     progress: Progress | None,
 ) -> Iterator[Difference]:
     levels = [level for level in family.levels if relation in (None, family.raw, level.name)]
-    keys = symbols or _keys(connection, family)
+    keys = _keys(connection, family) if wanted is None else wanted
     slices = [keys[at : at + _KEYS_A_SLICE] for at in range(0, len(keys), _KEYS_A_SLICE)]
     work = [(level, some) for level in levels for some in slices]
     for done, (level, some) in enumerate(work, start=1):

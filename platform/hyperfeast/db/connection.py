@@ -13,6 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from hyperfeast import sqlfiles
 from hyperfeast.errors import (
     AccessDenied,
+    Contended,
     HyperfeastError,
     QueryFailed,
     SchemaError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _MISSING = (errors.UndefinedTable, errors.UndefinedColumn)
 _DENIED = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)
+_CONTENDED = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
 _MISSING_STATES = {error.sqlstate for error in _MISSING}
 Query = LiteralString | sql.Composed
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -169,6 +171,11 @@ class Database:
             raise QueryFailed(
                 f"PostgreSQL at {self.address} has no room left on its disk ({_first_line(error)}): "
                 "nothing of this was stored; free some there, then do it again"
+            ) from error
+        except _CONTENDED as error:
+            raise Contended(
+                f"PostgreSQL at {self.address} undid this for another transaction "
+                f"({_first_line(error)}): do it again"
             ) from error
         except psycopg.OperationalError as error:
             if "password authentication failed" in str(error):

@@ -18,7 +18,7 @@ from hyperfeast.cells import (
 )
 from hyperfeast.db import Database, copy_frame
 from hyperfeast.ingest import gate, instruments
-from hyperfeast.ingest.batches import Batch, IngestSummary, moment, running
+from hyperfeast.ingest.batches import Batch, IngestSummary, check_source, moment, running
 from hyperfeast.ingest.columns import SYMBOL, Column, locate
 from hyperfeast.ingest.gate import Judgment, Progress, Rule
 from hyperfeast.sqlfiles import query
@@ -62,9 +62,10 @@ def ingest_actions(
         progress: told (rows judged, rows in all); they are equal only once all is committed.
 
     Raises:
-        UsageError: a mapping that makes no sense.
+        UsageError: a source or a mapping that makes no sense.
         DataError: columns are missing: nothing went in.
     """
+    check_source(source)
     places = locate(frame.columns, _COLUMNS, columns)
     with running(database, frame, table="corporate_actions", source=source) as batch:
         known = instruments.calendars_of(

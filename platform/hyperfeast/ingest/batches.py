@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +17,13 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from hyperfeast.db import Database, copy_frame
-from hyperfeast.errors import HyperfeastError, ServerUnreachable
+from hyperfeast.errors import HyperfeastError, ServerUnreachable, UsageError
 from hyperfeast.ingest.gate import Judgment
 from hyperfeast.ingest.idempotency import Request
 from hyperfeast.sqlfiles import query
+
+# What a source, or a device, may be called.
+SOURCE_PATTERN = r"[^\x00-\x1f\x7f]{1,200}"
 
 _SLICE_ROWS = 50_000
 
@@ -205,6 +209,18 @@ class Batch:
             )
         connection.execute(
             query("ingestion", "quarantine"), {"batch_id": self.batch_id, "target": self.table}
+        )
+
+
+def check_source(source: str) -> None:
+    """Refuse what could not be a name of where rows come from.
+
+    Raises:
+        UsageError: it is empty, over 200 characters long, or has characters that do not print.
+    """
+    if not re.fullmatch(SOURCE_PATTERN, source):
+        raise UsageError(
+            f"{source[:40]!r} is no name of a source: expected 1 to 200 printable characters"
         )
 
 

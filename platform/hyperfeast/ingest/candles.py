@@ -21,10 +21,10 @@ from hyperfeast.cells import (
     time_zone,
 )
 from hyperfeast.db import Database, copy_frame
-from hyperfeast.db.connection import Query
+from hyperfeast.db.connection import Query, edition_of
 from hyperfeast.errors import DataError
 from hyperfeast.ingest import gate, instruments, retention
-from hyperfeast.ingest.batches import Batch, IngestSummary, moment
+from hyperfeast.ingest.batches import Batch, IngestSummary, check_source, moment
 from hyperfeast.ingest.columns import SYMBOL, TIME, Column, locate
 from hyperfeast.ingest.gate import Judgment, Progress, Rule
 from hyperfeast.ingest.idempotency import request
@@ -85,6 +85,7 @@ class Candles:
 
     def __post_init__(self) -> None:
         time_zone(self.tz)
+        check_source(self.source)
         instruments.check_symbol(self.symbol)
         if self.calendar is not None:
             calendars.timezone(self.calendar)
@@ -117,7 +118,7 @@ class Candles:
         accepted = judgment.accepted.select(
             *_KEY, *values, *([_PUBLISHED] if stamped else [])
         ).sort(_KEY, descending=[False, True])
-        return JudgedCandles(judgment, rules, accepted, values, trading)
+        return JudgedCandles(judgment, rules, accepted, values, trading, kept_from)
 
     def store(
         self, connection: Connection[Any], batch: Batch, judged: "JudgedCandles"
@@ -125,6 +126,7 @@ class Candles:
         """Insert what is new, correct what differs, leave equal bars alone, and complete the batch."""
         inserted, corrected = 0, 0
         if not judged.accepted.is_empty():
+            retention.hold(connection, self.table, self.timeframe, judged.kept_from)
             inserted, corrected = self._write(connection, judged)
         return batch.complete(
             connection,
@@ -149,7 +151,10 @@ class Candles:
             "source": self.source,
             "moment": moment(connection),
         }
-        if not _fetch(connection, query("candles", "overlap"), parameters)["overlap"]:
+        if (
+            self._can_copy(connection)
+            and not _fetch(connection, query("candles", "overlap"), parameters)["overlap"]
+        ):
             fixed = {
                 "tf": pl.lit(self.timeframe.value),
                 "source": pl.lit(self.source),
@@ -162,16 +167,23 @@ class Candles:
         merged = _fetch(connection, statements["merge"], parameters)
         return merged["inserted"], merged["corrected"]
 
+    def _can_copy(self, connection: Connection[Any]) -> bool:
+        """Continuous aggregates do not always notice rows that come by COPY, and would recompute whole days."""
+        return (
+            self.timeframe is not Timeframe.M1 or not edition_of(connection).continuous_aggregates
+        )
+
 
 @dataclass(frozen=True)
 class JudgedCandles:
-    """Bars that are judged, by what, those that may go in, their columns, and their symbols' calendars."""
+    """Bars that are judged: by what, which may go in, their calendars, and from when on bars are kept."""
 
     judgment: Judgment
     rules: list[Rule]
     accepted: pl.DataFrame
     values: list[str]
     trading: dict[str, str]
+    kept_from: datetime | None
 
 
 def ingest_candles(

@@ -21,7 +21,7 @@ from hyperfeast.cells import (
 from hyperfeast.db import Database, copy_frame
 from hyperfeast.errors import UsageError
 from hyperfeast.ingest import gate, retention
-from hyperfeast.ingest.batches import Batch, IngestSummary, moment
+from hyperfeast.ingest.batches import SOURCE_PATTERN, Batch, IngestSummary, check_source, moment
 from hyperfeast.ingest.columns import TIME, Column, locate
 from hyperfeast.ingest.gate import Judgment, Progress, Rule
 from hyperfeast.ingest.idempotency import request
@@ -32,7 +32,6 @@ from hyperfeast.sqlfiles import query
 _KEY = ("user_id", "metric", "source", "ts")
 _USER_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _METRIC_PATTERN = r"[a-z][a-z0-9_]{0,62}"
-_SOURCE_PATTERN = r"[^\x00-\x1f\x7f]{1,200}"
 _UNKNOWN_DEVICE = "unknown"
 
 # Within these a square is neither infinite nor nothing, and a sum of as many as a day can hold is finite: the
@@ -61,6 +60,7 @@ class Metrics:
 
     def __post_init__(self) -> None:
         time_zone(self.tz)
+        check_source(self.source)
         _given(self.user, self.metric, self.device)
 
     def check(self, columns: Sequence[str]) -> None:
@@ -77,7 +77,8 @@ class Metrics:
         kept_from = retention.horizon(database, self.table)
         rules = _rules(batch.started_at, kept_from)
         judgment = gate.judge(rows, rules, key=_KEY, values=("value",), progress=progress)
-        return JudgedMetrics(judgment, rules, judgment.accepted.select(*_KEY, "value").sort(_KEY))
+        accepted = judgment.accepted.select(*_KEY, "value").sort(_KEY)
+        return JudgedMetrics(judgment, rules, accepted, kept_from)
 
     def store(
         self, connection: Connection[Any], batch: Batch, judged: "JudgedMetrics"
@@ -85,6 +86,7 @@ class Metrics:
         """Insert what is new, correct what differs, leave equal readings alone, and complete the batch."""
         inserted, corrected = 0, 0
         if not judged.accepted.is_empty():
+            retention.hold(connection, self.table, "", judged.kept_from)
             inserted, corrected = _write(connection, judged.accepted)
         return batch.complete(
             connection,
@@ -101,11 +103,12 @@ class Metrics:
 
 @dataclass(frozen=True)
 class JudgedMetrics:
-    """Readings that are judged, by what, and those that may go in."""
+    """Readings that are judged, by what, those that may go in, and from when on readings are kept."""
 
     judgment: Judgment
     rules: list[Rule]
     accepted: pl.DataFrame
+    kept_from: datetime | None
 
 
 def ingest_metrics(
@@ -191,7 +194,7 @@ def _given(user: str | UUID | None, metric: str | None, device: str | None) -> d
     given = {name: value for name, value in values.items() if value is not None}
     _check("user_id", given, _USER_PATTERN, "a UUID such as 123e4567-e89b-12d3-a456-426614174000")
     _check("metric", given, _METRIC_PATTERN, "a lower-case name such as resting_heart_rate")
-    _check("source", given, _SOURCE_PATTERN, "a device's name of up to 200 printable characters")
+    _check("source", given, SOURCE_PATTERN, "a device's name of up to 200 printable characters")
     return given
 
 
@@ -228,7 +231,7 @@ def _rules(now: datetime, kept_from: datetime | None) -> list[Rule]:
         *gate.present("metric_format", "metric"),
         gate.matching("metric_format", "metric", _METRIC_PATTERN),
         *gate.present("source_format", "source"),
-        gate.matching("source_format", "source", _SOURCE_PATTERN),
+        gate.matching("source_format", "source", SOURCE_PATTERN),
         gate.among("time_ambiguous", "once", [True]),
         *gate.present("time_missing", "ts"),
         *gate.within("time_range", "ts", min_value=EARLIEST, max_value=min(LATEST, now)),

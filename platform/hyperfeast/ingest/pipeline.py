@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import polars as pl
+import stamina
 from psycopg import Connection
 
 from hyperfeast.db import Database
+from hyperfeast.errors import Contended
 from hyperfeast.ingest.batches import Batch, Ingested, IngestSummary, running, sent_before
 from hyperfeast.ingest.gate import Progress
 from hyperfeast.ingest.idempotency import Request, held
@@ -27,6 +29,8 @@ class Judgeable(Protocol):
 
 
 Judged = TypeVar("Judged", bound=Judgeable)
+
+_ATTEMPTS = 5
 
 
 class Intake(Protocol[Judged]):
@@ -241,9 +245,14 @@ def _stored(
     judged: Judged,
     mirror: Mirror | None,
 ) -> IngestSummary:
-    with ExitStack() as stack:
-        if mirror is not None and not judged.accepted.is_empty():
-            stack.enter_context(mirror.copying(batch.batch_id, batch.scope, judged.accepted))
-        connection = stack.enter_context(database.connect())
-        connection.execute(query("ingestion", "memory"))
-        return intake.store(connection, batch, judged)
+    """In one transaction; again from its beginning where that lost against another one."""
+    for attempt in stamina.retry_context(
+        on=Contended, attempts=_ATTEMPTS, timeout=None, wait_initial=0.05, wait_max=2.0
+    ):
+        with attempt, ExitStack() as stack:
+            if mirror is not None and not judged.accepted.is_empty():
+                stack.enter_context(mirror.copying(batch.batch_id, batch.scope, judged.accepted))
+            connection = stack.enter_context(database.connect())
+            connection.execute(query("ingestion", "memory"))
+            return intake.store(connection, batch, judged)
+    raise AssertionError("the last attempt returns or raises")

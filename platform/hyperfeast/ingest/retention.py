@@ -1,8 +1,12 @@
 """How far back rows may lie: not before what retention has dropped."""
 
 from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
 
 from hyperfeast.db import Database
+from hyperfeast.errors import DataError
 from hyperfeast.ingest import gate
 from hyperfeast.ingest.gate import Rule
 from hyperfeast.sqlfiles import query
@@ -12,6 +16,24 @@ def horizon(database: Database, relation: str, timeframe: str = "") -> datetime 
     """The moment (UTC) before which retention has dropped the rows of a relation; None if it never did."""
     rows = database.fetch(query("ingestion", "horizon"), {"relation": relation, "tf": timeframe})
     return rows[0]["moment"]  # type: ignore[no-any-return]
+
+
+def hold(
+    connection: Connection[Any], relation: str, timeframe: str, judged_by: datetime | None
+) -> None:
+    """Keep the horizon where it is until the transaction ends: a row below a new one would never be aggregated.
+
+    Raises:
+        DataError: it has moved since the rows were judged.
+    """
+    parameters = {"relation": relation, "tf": timeframe}
+    rows = connection.execute(query("ingestion", "hold_horizon"), parameters).fetchall()
+    moved_to = rows[0]["dropped_before"] if rows else None
+    if moved_to != judged_by:
+        raise DataError(
+            f"retention dropped what is older than {moved_to:%Y-%m-%d} while this batch was judged: nothing was "
+            "taken in; send it again"
+        )
 
 
 def rules(kept_from: datetime | None) -> list[Rule]:

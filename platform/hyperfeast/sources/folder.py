@@ -55,7 +55,8 @@ class FolderSource:
             UsageError: there is no such folder.
         """
         self._root = Path(path).expanduser()
-        self.name = f"folder:{self._root.name or self._root}"
+        # Whole: a backfill tells by it what is done, and healing finds the folder again by it.
+        self.name = f"folder:{self._root.resolve()}"
         self.timeframes = frozenset(Timeframe)
         self._tz = tz
         self._columns: dict[Path, str | None] = {}
