@@ -2,6 +2,10 @@
 -- One refresher of a database at a time. The session holds it: it ends with the connection, however that ends.
 SELECT pg_advisory_lock(hashtextextended('hyperfeast aggregates', 0))
 
+-- name: try_lock
+-- The same, if nobody holds it.
+SELECT pg_try_advisory_lock(hashtextextended('hyperfeast aggregates', 0)) AS locked
+
 -- name: horizon
 -- Before this the raw rows are gone; null where nothing was ever dropped.
 SELECT nullif(raw_kept_since(%(raw)s, %(timeframe)s), '-infinity') AS horizon

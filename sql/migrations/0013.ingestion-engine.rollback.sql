@@ -1,3 +1,5 @@
+DROP INDEX quarantine_row;
+DROP INDEX ingest_batches_running;
 DROP TABLE user_baseline_revisions;
 ALTER TABLE ingest_batches DROP COLUMN refused, DROP COLUMN body_sha256;
 ALTER TABLE candle_revisions DROP COLUMN published_at;

@@ -24,6 +24,10 @@ COMMENT ON COLUMN ingest_batches.body_sha256 IS
     'SHA-256 of what was sent under the idempotency key: other content under the same key is refused.';
 COMMENT ON COLUMN ingest_batches.refused IS 'Rows refused, by the rule that they broke.';
 
+-- Every batch looks for those that died, and every refused row for itself.
+CREATE INDEX ingest_batches_running ON ingest_batches (batch_id) WHERE status = 'RUNNING';
+CREATE INDEX quarantine_row ON quarantine (target, rule, jsonb_hash_extended(row, 0));
+
 CREATE TABLE user_baseline_revisions (
     user_id uuid NOT NULL,
     metric text NOT NULL,

@@ -70,6 +70,7 @@ FROM refused_rows AS refused
 WHERE NOT EXISTS (
     SELECT FROM quarantine AS kept
     WHERE kept.target = %(target)s AND kept.rule = refused.rule AND kept.row = refused.row
+        AND jsonb_hash_extended(kept.row, 0) = jsonb_hash_extended(refused.row, 0)
 )
 
 -- name: quarantined
@@ -87,8 +88,11 @@ SELECT clock_timestamp() AS moment
 ANALYZE {table}
 
 -- name: memory
--- Enough to compare a batch with what is there without a temporary file.
-SELECT set_config('work_mem', '64MB', true)
+-- Enough to compare a batch with what is there without a temporary file; and TimescaleDB may unpack as many
+-- compressed rows as a correction touches.
+SELECT
+    set_config('work_mem', '64MB', true),
+    set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', true)
 
 -- name: horizon
 -- The moment before which retention has dropped rows: what is older cannot be aggregated again.
@@ -126,18 +130,12 @@ FROM ingest_batches
 WHERE idempotency_key = ANY(%(keys)s) AND status = 'COMPLETED'
 
 -- name: newest_sources
--- Where the newest bar of every series came from. A loose index scan: one look at the index a series.
-WITH RECURSIVE series AS (
-    (SELECT symbol, tf, source FROM candles ORDER BY symbol, tf, ts DESC LIMIT 1)
-    UNION ALL
-    SELECT following.*
-    FROM series
-    CROSS JOIN LATERAL (
-        SELECT c.symbol, c.tf, c.source
-        FROM candles AS c
-        WHERE (c.symbol, c.tf) > (series.symbol, series.tf)
-        ORDER BY c.symbol, c.tf, c.ts DESC
-        LIMIT 1
-    ) AS following
-)
-SELECT symbol, tf, source FROM series
+-- Where the newest bar of each series came from: one look at the index a series.
+SELECT series.symbol, series.tf, newest.source
+FROM unnest(%(symbols)s::text[], %(timeframes)s::text[]) AS series (symbol, tf)
+CROSS JOIN LATERAL (
+    SELECT c.source FROM candles AS c
+    WHERE c.symbol = series.symbol AND c.tf = series.tf
+    ORDER BY c.ts DESC
+    LIMIT 1
+) AS newest

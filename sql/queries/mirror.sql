@@ -30,3 +30,17 @@ WHERE tf = $1 AND symbol = ANY($2)
 SELECT user_id::text AS user_id, metric, source, ts, value, recorded_at
 FROM user_baseline_raw
 WHERE user_id::text = ANY($1)
+
+-- name: candles_before
+-- Bars that were there before the files began, whatever became of them.
+SELECT symbol, ts FROM candles WHERE tf = $1 AND symbol = ANY($2) AND recorded_at < $3
+UNION
+SELECT symbol, ts FROM candle_revisions WHERE tf = $1 AND symbol = ANY($2) AND recorded_at < $3
+
+-- name: user_baseline_raw_before
+-- Readings that were there before the files began, whatever became of them.
+SELECT user_id::text AS user_id, metric, source, ts FROM user_baseline_raw
+WHERE user_id::text = ANY($1) AND recorded_at < $2
+UNION
+SELECT user_id::text, metric, source, ts FROM user_baseline_revisions
+WHERE user_id::text = ANY($1) AND recorded_at < $2

@@ -14,6 +14,7 @@ import pytest
 from hyperfeast.db import Database
 from hyperfeast.errors import NoData, ServerUnreachable, SourceUnavailable, UsageError
 from hyperfeast.ingest import backfill_candles, newest_sources
+from hyperfeast.sources import FrameSource
 from hyperfeast.types import Timeframe
 
 START, END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 5, 1, tzinfo=UTC)
@@ -24,6 +25,7 @@ class Prices:
     """Hourly bars of every symbol but those it is told not to know; it notes what it was asked for."""
 
     name = "prices"
+    tz = "UTC"
     timeframes = frozenset({Timeframe.M1, Timeframe.H1})
 
     def __init__(
@@ -82,7 +84,8 @@ def test_every_bar_of_every_instrument_is_in(database: Database) -> None:
     assert told[0] == (0, 16)
     assert told[-1] == (16, 16)
     assert 2 <= source.most_at_once <= 3
-    assert newest_sources(database) == {(symbol, "1m"): "prices" for symbol in HOURS}
+    series = {(symbol, "1m") for symbol in HOURS}
+    assert newest_sources(database, series | {("NONE", "1m")}) == dict.fromkeys(series, "prices")
 
 
 def test_the_same_call_again_fetches_nothing_and_a_longer_one_only_what_is_new(
@@ -125,6 +128,35 @@ def test_what_the_source_lacks_is_done_too(database: Database) -> None:
     asked = Prices()
     fill(database, asked)
     assert asked.asked == []
+
+
+def test_a_piece_that_has_not_ended_is_never_done(database: Database) -> None:
+    end = datetime.now(UTC) + timedelta(days=2)
+    fill(database, Prices(), start=end - timedelta(days=3), end=end)
+    later = Prices()
+    fill(database, later, start=end - timedelta(days=3), end=end)
+    assert {symbol for symbol, _ in later.asked} == set(HOURS)
+
+
+def test_times_are_read_in_the_zone_of_the_source(database: Database) -> None:
+    bars = pl.DataFrame(
+        {
+            "symbol": "A",
+            "ts": ["2024-01-02 09:00:00"],
+            "open": 1.0,
+            "high": 1.0,
+            "low": 1.0,
+            "close": 1.0,
+            "volume": 1,
+        }
+    )
+    feed = FrameSource(bars, name="desk", tz="America/New_York")
+    range_ = {
+        "start": datetime(2024, 1, 2, 14, tzinfo=UTC),
+        "end": datetime(2024, 1, 2, 15, tzinfo=UTC),
+    }
+    backfill_candles(database, feed, ["A"], timeframe=Timeframe.H1, **range_)
+    assert database.fetch("SELECT ts FROM candles") == [{"ts": range_["start"]}]
 
 
 def test_a_timeframe_that_the_source_lacks(database: Database) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperfeast.db import Database
-from hyperfeast.errors import DataError, UsageError
+from hyperfeast.errors import DataError, ServerError, UsageError
 from hyperfeast.ingest import (
     Candles,
     Mirror,
@@ -83,6 +83,32 @@ def test_what_was_there_before_is_nobodys_mistake(database: Database, tmp_path: 
     assert compare(database, tmp_path).rows == 1
 
 
+def test_what_retention_has_dropped_is_nobodys_mistake(database: Database, tmp_path: Path) -> None:
+    take(database, Mirror(tmp_path), bars(dict.fromkeys(DAYS, 5.0)))
+    database.execute(
+        "INSERT INTO lifecycle_in_force (relation, tf, keep_for, dropped_before) "
+        "VALUES ('candles', '1d', '1 month', '2024-01-01Z'::timestamptz + interval '7 days')"
+    )
+    database.execute("DELETE FROM candles")
+    assert (compare(database, tmp_path).rows, compare(database, tmp_path).mismatched) == (0, 0)
+
+
+def test_a_column_from_before_the_files_is_nobodys_mistake(
+    database: Database, tmp_path: Path
+) -> None:
+    take(database, None, bars({DAYS[0]: 5.0}, vwap=5.0))
+    take(database, Mirror(tmp_path), bars({DAYS[0]: 6.0, DAYS[1]: 6.0}))
+    found = compare(database, tmp_path)
+    assert (found.rows, found.mismatched) == (1, 0)
+
+
+def test_a_foreign_file_is_named(database: Database, tmp_path: Path) -> None:
+    take(database, Mirror(tmp_path), bars({DAYS[0]: 5.0}))
+    bars({}).write_parquet(tmp_path / "candles" / "1d" / "notes.parquet")
+    with pytest.raises(DataError, match=r"notes\.parquet is not named by a batch"):
+        compare(database, tmp_path)
+
+
 def test_every_kind_of_mismatch_is_named(database: Database, tmp_path: Path) -> None:
     take(database, Mirror(tmp_path), bars(dict.fromkeys(DAYS[:3], 5.0)))
     database.execute("DELETE FROM candles WHERE ts = '2024-01-01'")
@@ -140,7 +166,7 @@ def test_a_folder_that_cannot_be_written_takes_nothing_in(
     database: Database, tmp_path: Path
 ) -> None:
     (tmp_path / "candles").write_text("a file, where a folder should be")
-    with pytest.raises(DataError, match=r"second copy cannot be written.*HYPERFEAST_DUAL_WRITE"):
+    with pytest.raises(ServerError, match=r"second copy cannot be written.*HYPERFEAST_DUAL_WRITE"):
         take(database, Mirror(tmp_path), bars({DAYS[0]: 5.0}))
     assert database.fetch("SELECT FROM candles") == []
 

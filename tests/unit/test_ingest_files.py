@@ -61,7 +61,7 @@ def _parquet(tmp_path: Path) -> bytes:
         ("a.csv", b"Close,Close\n1,2\n", "more than one column 'Close'"),
         ("a.csv.gz", gzip.compress(_TEXT, mtime=0)[:-12], "no whole gzip"),
         ("a.csv.gz", _TEXT, "no whole gzip"),
-        ("a.csv.gz", gzip.compress(b""), "is empty"),
+        ("a.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("a.parquet", b"", "is empty"),
         ("a.parquet", _TEXT, "no whole Parquet"),
     ],

@@ -128,7 +128,7 @@ def test_what_is_no_time_is_passed_on_to_be_refused(tmp_path: Path) -> None:
      "1704153600000", "1704153600000000", "2024-01-02", "20240102", " 2024-01-02 00:00 "],
 )  # fmt: skip
 def test_moments_are_read_however_they_are_written(written: str) -> None:
-    made = FrameSource(pl.DataFrame({"time": [written], "close": [1]}), symbol="X")
+    made = FrameSource(pl.DataFrame({"time": [written], "close": [1]}), symbol="X", name="frame")
     just = timedelta(microseconds=1)
     assert list(made.fetch("X", Timeframe.M1, _START, _START + just))
     assert not list(made.fetch("X", Timeframe.M1, _START + just, _END))
@@ -137,7 +137,7 @@ def test_moments_are_read_however_they_are_written(written: str) -> None:
 
 def test_times_without_a_zone_are_in_the_zone_that_is_given() -> None:
     frame = pl.DataFrame({"ts": [datetime(2024, 1, 2, 9, 30)], "close": [1]})  # noqa: DTZ001
-    made = FrameSource(frame, symbol="X", tz="America/New_York")
+    made = FrameSource(frame, symbol="X", tz="America/New_York", name="frame")
     opening = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
     assert list(made.fetch("X", Timeframe.M1, opening, opening + timedelta(minutes=1)))
     assert not list(made.fetch("X", Timeframe.M1, opening - timedelta(hours=6), opening))
@@ -146,7 +146,7 @@ def test_times_without_a_zone_are_in_the_zone_that_is_given() -> None:
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "Europe/London"])
 def test_days_that_are_written_as_midnights_of_the_market(zone: str) -> None:
     midnight = pl.datetime(2024, 7, 2, time_zone=zone).dt.convert_time_zone("UTC")
-    made = FrameSource(pl.select(midnight.alias("ts"), close=1.0), symbol="X")
+    made = FrameSource(pl.select(midnight.alias("ts"), close=1.0), symbol="X", name="frame")
     day = datetime(2024, 7, 2, tzinfo=UTC)
     assert list(made.fetch("X", Timeframe.D1, day, day + timedelta(days=1)))
     assert not list(made.fetch("X", Timeframe.D1, day - timedelta(days=9), day))
@@ -159,7 +159,7 @@ def test_exactly_the_rows_of_the_range(minutes: list[int], first: int, length: i
         {"symbol": "X", "ts": opens, "n": minutes},
         schema_overrides={"ts": pl.Datetime("us", "UTC"), "n": pl.Int64, "symbol": pl.String},
     )
-    made = FrameSource(pl.concat([frame, frame.with_columns(symbol=pl.lit("Y"))]))
+    made = FrameSource(pl.concat([frame, frame.with_columns(symbol=pl.lit("Y"))]), name="frame")
     start = _START + timedelta(minutes=first)
     if not minutes:
         assert made.symbols() == []
@@ -175,24 +175,24 @@ def test_tables_of_every_library() -> None:
     indexed.index = pd.to_datetime(indexed.index)
     assert isinstance(frame.to_arrow(), pa.Table)
     for made in (
-        FrameSource(frame),
-        FrameSource(frame.to_pandas()),
-        FrameSource(frame.to_arrow()),
-        FrameSource(indexed, symbol="AAPL"),
-        FrameSource(frame.to_pandas().set_index(["symbol", "ts"])),
+        FrameSource(frame, name="frame"),
+        FrameSource(frame.to_pandas(), name="frame"),
+        FrameSource(frame.to_arrow(), name="frame"),
+        FrameSource(indexed, symbol="AAPL", name="frame"),
+        FrameSource(frame.to_pandas().set_index(["symbol", "ts"]), name="frame"),
     ):
         assert _fetched(made)["close"].to_list() == [2, 3]
 
 
 def test_what_is_no_table() -> None:
     with pytest.raises(UsageError, match="list is no table"):
-        FrameSource([1])  # type: ignore[arg-type]
+        FrameSource([1], name="frame")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no column symbol, but ts"):
-        FrameSource(pl.DataFrame({"ts": [1]}))
+        FrameSource(pl.DataFrame({"ts": [1]}), name="frame")
     with pytest.raises(UsageError, match="leave one out"):
-        FrameSource(pl.DataFrame({"symbol": ["A"]}), symbol="A")
+        FrameSource(pl.DataFrame({"symbol": ["A"]}), symbol="A", name="frame")
     with pytest.raises(NoData, match="no rows of B: it has A"):
-        _fetched(FrameSource(pl.DataFrame({"symbol": ["A"]})), "B")
+        _fetched(FrameSource(pl.DataFrame({"symbol": ["A"]}), name="frame"), "B")
 
 
 @pytest.mark.parametrize("symbol", ["MSFT", "../AAPL", "1d/../AAPL", "symbol=AAPL", ""])

@@ -79,6 +79,7 @@ def refresh(
     since: date | None = None,
     until: date | None = None,
     symbols: list[str] | None = None,
+    wait: bool = True,
     progress: Progress | None = None,
 ) -> RefreshReport:
     """Bring the aggregates up to date: the days that are marked dirty, or a range as a whole.
@@ -94,6 +95,7 @@ def refresh(
         until: the UTC day after the last one.
         symbols: only these keys: symbols, or users' ids as text. A family that can have none of them is left
             alone.
+        wait: for another refresh that runs; else do nothing while one does.
         progress: told (days done, days in all), a day being one of one key.
 
     Raises:
@@ -107,7 +109,8 @@ def refresh(
     wanted = {"since": since, "until": until}
     ranged = since is not None or until is not None
     with database.connect(autocommit=True) as connection:
-        connection.execute(query("refresh", "lock", where="aggregates"))
+        if not _locked(connection, wait=wait):
+            return RefreshReport([], 0, 0, 0, time.monotonic() - started)
         continuous = edition_of(connection).continuous_aggregates
         for family, keys in scopes:
             scope = {"raw": family.raw, "timeframe": family.timeframe, "keys": keys, **wanted}
@@ -128,6 +131,13 @@ def refresh(
         counts.retries,
         time.monotonic() - started,
     )
+
+
+def _locked(connection: Connection[DictRow], *, wait: bool) -> bool:
+    if wait:
+        _execute(connection, "lock")
+        return True
+    return bool(_execute(connection, "try_lock").fetchall()[0]["locked"])
 
 
 def _drain(slices: Iterator[int], counts: _Counts, total: int, progress: Progress | None) -> None:

@@ -204,7 +204,7 @@ class _Receiver:
     def _refresh(self) -> None:
         """Bring the aggregates up to date. The rows are in, whatever comes of it: it is done again later."""
         try:
-            self._app.refresh_aggregates()
+            self._app.refresh_aggregates(wait=False)
         except HyperfeastError as error:
             structlog.get_logger().warning(
                 "aggregates not refreshed", error=type(error).__name__, message=str(error)

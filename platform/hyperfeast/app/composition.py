@@ -179,14 +179,21 @@ class App:
         from hyperfeast import sources
         from hyperfeast.ingest import newest_sources
 
-        known = newest_sources(self.database)
+        series = {(one.key, str(one.tf)) for one in ranges if one.tf is not None}
+        known = {} if source else newest_sources(self.database, series)
         calls = []
         for one in ranges:
             if one.tf is None:
                 raise UsageError(
                     f"{one.key} is a device's series: only candles can be fetched again"
                 )
-            spec = source or known[one.key, one.tf]
+            spec = source or known.get((one.key, str(one.tf)), "nowhere")
+            # What a sender calls itself is anybody's text: only a vendor's name is taken at its word.
+            if source is None and not sources.is_vendor(spec):
+                raise UsageError(
+                    f"{one.key} {one.tf} comes from {spec!r}, which cannot be asked again: say where to heal from "
+                    "with --source"
+                )
             sources.source(spec)
             calls.append(
                 {
@@ -199,11 +206,15 @@ class App:
             )
         return self.queue().ask(_BACKFILL, calls)
 
-    def refresh_aggregates(self) -> "RefreshReport":
-        """Bring the aggregates up to date with every change that was marked."""
+    def refresh_aggregates(self, *, wait: bool = True) -> "RefreshReport":
+        """Bring the aggregates up to date with every change that was marked.
+
+        Args:
+            wait: for another refresh that runs; else leave what is marked to it and to the next one.
+        """
         from hyperfeast.aggregates import refresh
 
-        return refresh(self.database)
+        return refresh(self.database, wait=wait)
 
     def enforce_lifecycle(
         self, *, compress_now: bool = False, progress: Progress | None = None

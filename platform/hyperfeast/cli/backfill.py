@@ -43,7 +43,7 @@ def candles(
         typer.Option(
             "--to",
             formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"],
-            help="Up to this moment, which is excluded, UTC. Default now.",
+            help="Up to this moment, which is excluded, UTC. Default: the beginning of today.",
         ),
     ] = None,
     symbols: Annotated[
@@ -56,7 +56,7 @@ def candles(
         str | None,
         typer.Option(help="Trading calendar of new instruments: XNYS, 24/7. Default 24/7."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="How many instruments at once.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=24, help="How many instruments at once.")] = 2,
     again: Annotated[
         bool, typer.Option("--again", help="Also fetch what an earlier backfill has taken in.")
     ] = False,
@@ -66,7 +66,7 @@ def candles(
     as_json: console.AsJson = False,
 ) -> None:
     """Take in bars of many instruments; after a stop or a kill the same command goes on."""
-    from hyperfeast import clock, sources
+    from hyperfeast import sources
     from hyperfeast.app import App
 
     feed = sources.source(source)
@@ -77,13 +77,20 @@ def candles(
             _symbols(feed, symbols, symbol or []),
             timeframe=timeframe(tf),
             start=start.replace(tzinfo=UTC),
-            end=end.replace(tzinfo=UTC) if end else clock.now(),
+            end=end.replace(tzinfo=UTC) if end else _today(),
             calendar=calendar,
             workers=workers,
             again=again,
             progress=progress,
         )
     _report(done, as_json=as_json, max_refused=max_refused)
+
+
+def _today() -> datetime:
+    """A range that ends at the same moment all day, so that the same command goes on from where it was."""
+    from hyperfeast import clock
+
+    return clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _symbols(feed: "Source", file: Path | None, named: list[str]) -> list[str]:

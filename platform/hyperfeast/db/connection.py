@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _MISSING = (errors.UndefinedTable, errors.UndefinedColumn)
 _DENIED = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)
+# Connections that broke, too many of them, servers that go down or come up. Any other state is an answer.
+_GONE_STATES = ("08", "53300", "57P")
 _CONTENDED = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
 _MISSING_STATES = {error.sqlstate for error in _MISSING}
 Query = LiteralString | sql.Composed
@@ -180,6 +182,8 @@ class Database:
         except psycopg.OperationalError as error:
             if "password authentication failed" in str(error):
                 raise self._denied() from error
+            if error.sqlstate and not error.sqlstate.startswith(_GONE_STATES):
+                raise QueryFailed(f"PostgreSQL at {self.address}: {_first_line(error)}") from error
             raise ServerUnreachable(
                 f"PostgreSQL at {self.address} does not answer: {_first_line(error)}"
             ) from error

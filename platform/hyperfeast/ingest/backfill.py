@@ -9,13 +9,14 @@ import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import polars as pl
 
+from hyperfeast import clock
 from hyperfeast.db import Database
 from hyperfeast.errors import HyperfeastError, ServerError, UsageError
 from hyperfeast.ingest.batches import Ingested, IngestSummary
@@ -27,15 +28,15 @@ from hyperfeast.types import Timeframe
 
 Progress = Callable[[int, int], None]
 
-# Months a piece: some ten thousand bars, so that a piece fits in memory and is worth a batch.
+# Months a piece: a thousand bars at least, to be worth a batch, and not more than fit in memory.
 _MONTHS = {
     Timeframe.M1: 1,
     Timeframe.M5: 3,
     Timeframe.M15: 12,
     Timeframe.H1: 60,
-    Timeframe.H4: 120,
-    Timeframe.D1: 600,
-    Timeframe.W1: 600,
+    Timeframe.H4: 60,
+    Timeframe.D1: 60,
+    Timeframe.W1: 60,
 }
 _COLUMNS = ("symbol", "ts", "open", "high", "low", "close", "volume")
 
@@ -173,9 +174,13 @@ def backfill_candles(
     )
 
 
-def newest_sources(database: Database) -> dict[tuple[str, str], str]:
-    """(symbol, timeframe) -> where the newest bar of that series came from."""
-    rows = database.fetch(query("ingestion", "newest_sources"))
+def newest_sources(
+    database: Database, series: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """(symbol, timeframe) -> where the newest bar of that series came from; without those that have none."""
+    pairs = sorted(series)
+    wanted = {"symbols": [one for one, _ in pairs], "timeframes": [tf for _, tf in pairs]}
+    rows = database.fetch(query("ingestion", "newest_sources"), wanted)
     return {(row["symbol"], row["tf"]): row["source"] for row in rows}
 
 
@@ -240,7 +245,10 @@ class _Run:
         return summaries, None
 
     def _one(self, piece: Piece) -> IngestSummary:
-        """A source that has nothing there makes an empty batch: it is done, too."""
+        """A source that has nothing there makes an empty batch: it is done, too.
+
+        A piece that has not ended yet is never done: it gets no key.
+        """
         frames = list(self.source.fetch(piece.symbol, piece.timeframe, piece.start, piece.end))
         empty = pl.DataFrame(schema=dict.fromkeys(_COLUMNS, pl.String))
         key = piece.key(self.source.name)
@@ -250,7 +258,8 @@ class _Run:
             timeframe=piece.timeframe,
             source=self.source.name,
             calendar=self.calendar,
-            idempotency_key=None if self.again else key,
+            tz=self.source.tz,
+            idempotency_key=None if self.again or piece.end > clock.now() else key,
             # The key names what was asked for. What a source answers may differ the second time.
             body_sha256=_sha256(key),
             mirror=self.mirror,

@@ -118,7 +118,7 @@ class Candles:
         accepted = judgment.accepted.select(
             *_KEY, *values, *([_PUBLISHED] if stamped else [])
         ).sort(_KEY, descending=[False, True])
-        return JudgedCandles(judgment, rules, accepted, values, trading, kept_from)
+        return JudgedCandles(judgment, rules, accepted, values, trading)
 
     def store(
         self, connection: Connection[Any], batch: Batch, judged: "JudgedCandles"
@@ -126,7 +126,9 @@ class Candles:
         """Insert what is new, correct what differs, leave equal bars alone, and complete the batch."""
         inserted, corrected = 0, 0
         if not judged.accepted.is_empty():
-            retention.hold(connection, self.table, self.timeframe, judged.kept_from)
+            retention.hold(
+                connection, self.table, self.timeframe, retention.oldest(judged.accepted)
+            )
             inserted, corrected = self._write(connection, judged)
         return batch.complete(
             connection,
@@ -164,8 +166,17 @@ class Candles:
         statements = _statements(judged.values)
         connection.execute(statements["stage"])
         copy_frame(connection, "staged_candles", judged.accepted)
-        merged = _fetch(connection, statements["merge"], parameters)
-        return merged["inserted"], merged["corrected"]
+        connection.execute(statements["stage_comparison"])
+        connection.execute(statements["compare"], parameters, prepare=False)
+        todo = _fetch(connection, statements["compared"], {})
+        if todo["outdated"]:
+            connection.execute(statements["keep_outdated"], parameters)
+        if todo["corrected"]:
+            span = {name: todo[name] for name in ("symbols", "first", "last")}
+            connection.execute(statements["correct"], parameters | span, prepare=False)
+        if todo["inserted"]:
+            connection.execute(statements["insert"], parameters)
+        return todo["inserted"], todo["corrected"]
 
     def _can_copy(self, connection: Connection[Any]) -> bool:
         """Continuous aggregates do not always notice rows that come by COPY, and would recompute whole days."""
@@ -176,14 +187,13 @@ class Candles:
 
 @dataclass(frozen=True)
 class JudgedCandles:
-    """Bars that are judged: by what, which may go in, their calendars, and from when on bars are kept."""
+    """Bars that are judged, by what, those that may go in, their columns, and their symbols' calendars."""
 
     judgment: Judgment
     rules: list[Rule]
     accepted: pl.DataFrame
     values: list[str]
     trading: dict[str, str]
-    kept_from: datetime | None
 
 
 def ingest_candles(
@@ -459,7 +469,15 @@ def _statements(values: list[str]) -> dict[str, sql.Composed]:
             bar_values=sql.SQL(", ").join(sql.Identifier("bar", name) for name in values),
             staged_values=sql.SQL(", ").join(sql.Identifier("s", name) for name in values),
         )
-        for name in ("stage", "merge")
+        for name in (
+            "stage",
+            "stage_comparison",
+            "compare",
+            "compared",
+            "correct",
+            "keep_outdated",
+            "insert",
+        )
     }
 
 

@@ -78,7 +78,7 @@ class Metrics:
         rules = _rules(batch.started_at, kept_from)
         judgment = gate.judge(rows, rules, key=_KEY, values=("value",), progress=progress)
         accepted = judgment.accepted.select(*_KEY, "value").sort(_KEY)
-        return JudgedMetrics(judgment, rules, accepted, kept_from)
+        return JudgedMetrics(judgment, rules, accepted)
 
     def store(
         self, connection: Connection[Any], batch: Batch, judged: "JudgedMetrics"
@@ -86,7 +86,7 @@ class Metrics:
         """Insert what is new, correct what differs, leave equal readings alone, and complete the batch."""
         inserted, corrected = 0, 0
         if not judged.accepted.is_empty():
-            retention.hold(connection, self.table, "", judged.kept_from)
+            retention.hold(connection, self.table, "", retention.oldest(judged.accepted))
             inserted, corrected = _write(connection, judged.accepted)
         return batch.complete(
             connection,
@@ -103,12 +103,11 @@ class Metrics:
 
 @dataclass(frozen=True)
 class JudgedMetrics:
-    """Readings that are judged, by what, those that may go in, and from when on readings are kept."""
+    """Readings that are judged, by what, and those that may go in."""
 
     judgment: Judgment
     rules: list[Rule]
     accepted: pl.DataFrame
-    kept_from: datetime | None
 
 
 def ingest_metrics(
@@ -252,6 +251,13 @@ def _write(connection: Connection[Any], readings: pl.DataFrame) -> tuple[int, in
         "last": readings["ts"].max(),
         "moment": moment(connection),
     }
-    merged = connection.execute(query("metrics", "merge"), parameters, prepare=False).fetchone()
-    assert merged is not None  # noqa: S101 - an aggregate has one row
-    return merged["inserted"], merged["corrected"]
+    connection.execute(query("metrics", "stage_comparison"))
+    connection.execute(query("metrics", "compare"), parameters, prepare=False)
+    todo = connection.execute(query("metrics", "compared")).fetchone()
+    assert todo is not None  # noqa: S101 - an aggregate has one row
+    if todo["corrected"]:
+        span = {name: todo[name] for name in ("users", "first", "last")}
+        connection.execute(query("metrics", "correct"), parameters | span, prepare=False)
+    if todo["inserted"]:
+        connection.execute(query("metrics", "insert"), parameters)
+    return todo["inserted"], todo["corrected"]

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -19,11 +18,13 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from hyperfeast.db import Database
-from hyperfeast.errors import DataError, UsageError
+from hyperfeast.errors import DataError, ServerError, UsageError
 from hyperfeast.sqlfiles import query
+from hyperfeast.types import Timeframe
 
 _PENDING = ".pending"
-_KEYS_AT_ONCE = 50
+# How many symbols or users are compared at once: few enough for memory.
+_AT_ONCE, _MINUTES_AT_ONCE = 50, 4
 
 Kind = Literal["only in the database", "only in the files", "differs"]
 
@@ -44,7 +45,7 @@ class Mirror:
             rows: what it takes in.
 
         Raises:
-            DataError: the folder cannot be written; the batch must not commit.
+            ServerError: the folder cannot be written; the batch must not commit.
         """
         file = self.folder / scope / f"{batch_id}.parquet"
         pending = file.with_name(file.name + _PENDING)
@@ -55,13 +56,15 @@ class Mirror:
         except (OSError, PolarsError) as error:
             with suppress(OSError):
                 pending.unlink()
-            raise DataError(
-                f"the second copy cannot be written to {self.folder} ({error}): nothing was taken in; make room "
-                "or mend the folder, or unset HYPERFEAST_DUAL_WRITE"
+            raise ServerError(
+                f"the second copy cannot be written ({getattr(error, 'strerror', None) or error}): nothing was "
+                "taken in; mend the folder that HYPERFEAST_DUAL_WRITE names, or unset it"
             ) from error
         # An error leaves the file as pending: the commit's reply may be what was lost.
         yield
-        pending.rename(file)
+        # The batch is in: if the name cannot be given now, the next comparison gives it.
+        with suppress(OSError):
+            pending.rename(file)
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,8 @@ class Comparison:
 def compare(database: Database, folder: Path, *, limit: int = 100) -> Comparison:
     """Compare every row that the files or the database have taken in since the files began.
 
-    Rows that were in the database before the first file, and rows below the horizon of retention, are
-    nobody's mistake and are left out. Batches that run while it compares may show as mismatches.
+    Left out are rows that the database had before the first file, which may keep a column or a stamp that no
+    file has, and rows below the horizon of retention. Batches that run while it compares may show as mismatches.
 
     Args:
         database: one side.
@@ -130,7 +133,7 @@ def compare(database: Database, folder: Path, *, limit: int = 100) -> Comparison
 
 def _settle(database: Database, folder: Path) -> tuple[int, int]:
     """Decide on the files that a kill left pending; those of batches that run are left alone."""
-    pending = {path: UUID(path.name.split(".", 1)[0]) for path in folder.rglob(f"*{_PENDING}")}
+    pending = {path: _batch_of(path) for path in folder.rglob(f"*{_PENDING}")}
     states = {
         row["batch_id"]: row["status"]
         for row in database.fetch(query("mirror", "states"), {"ids": list(pending.values())})
@@ -184,19 +187,36 @@ def _compare_scope(
     parts = set(_parts_of(files, table)) | {
         row["part"] for row in database.fetch(query("mirror", f"{name}_parts"), scope_of)
     }
-    ordered = sorted(parts)
-    for start in range(0, len(ordered), _KEYS_AT_ONCE):
-        some = ordered[start : start + _KEYS_AT_ONCE]
+    ordered, at_once = sorted(parts), _MINUTES_AT_ONCE if tf == Timeframe.M1 else _AT_ONCE
+    horizon = database.fetch(query("ingestion", "horizon"), {"relation": name, "tf": tf})[0][
+        "moment"
+    ]
+    for start in range(0, len(ordered), at_once):
+        some = ordered[start : start + at_once]
         kept = _kept(files, table, some)
+        before = database.frame(
+            query("mirror", f"{name}_before"),
+            (tf, some, began["began"]) if tf else (some, began["began"]),
+        )
         served = database.frame(query("mirror", name), (tf, some) if name == "candles" else (some,))
-        yield _differences(scope, table, served, kept, scope_of["began"])
+        if horizon is not None:
+            served, kept = (one.filter(pl.col("ts") >= horizon) for one in (served, kept))
+        kept = kept.join(before, on=table.key, how="anti")
+        yield _differences(scope, table, served.join(before, on=table.key, how="anti"), kept)
 
 
 def _files(database: Database, folder: Path) -> list[tuple[UUID, Path]]:
     """The files of completed batches, in the order in which these took effect."""
-    paths = {UUID(path.stem): path for path in folder.glob("*.parquet")}
+    paths = {_batch_of(path): path for path in folder.glob("*.parquet")}
     rows = database.fetch(query("mirror", "order"), {"ids": list(paths)})
     return [(row["batch_id"], paths[row["batch_id"]]) for row in rows]
+
+
+def _batch_of(path: Path) -> UUID:
+    try:
+        return UUID(path.name.split(".", 1)[0])
+    except ValueError as error:
+        raise DataError(f"{path} is not named by a batch: take it out of the copy") from error
 
 
 def _parts_of(files: Sequence[tuple[UUID, Path]], table: _Table) -> list[str]:
@@ -264,7 +284,7 @@ def _read(
 
 
 def _differences(
-    scope: str, table: _Table, served: pl.DataFrame, kept: pl.DataFrame, began: datetime
+    scope: str, table: _Table, served: pl.DataFrame, kept: pl.DataFrame
 ) -> tuple[int, list[Mismatch]]:
     """How many rows there are on either side, and those that do not agree."""
     joined = served.join(kept, on=table.key, how="full", coalesce=True, suffix="_file")
@@ -273,8 +293,6 @@ def _differences(
     differ = pl.any_horizontal(
         pl.col(name).ne_missing(pl.col(f"{name}_file")) for name in table.values
     )
-    # Older than the first file: it was there before anything was written twice.
-    joined = joined.filter(there | (pl.col("recorded_at") >= began))
     found = joined.filter(~here | ~there | differ).sort(table.key)
     return joined.height, [_mismatch(scope, table, row) for row in found.iter_rows(named=True)]
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+import polars as pl
 from psycopg import Connection
 
 from hyperfeast.db import Database
@@ -18,18 +19,21 @@ def horizon(database: Database, relation: str, timeframe: str = "") -> datetime 
     return rows[0]["moment"]  # type: ignore[no-any-return]
 
 
-def hold(
-    connection: Connection[Any], relation: str, timeframe: str, judged_by: datetime | None
-) -> None:
+def oldest(rows: pl.DataFrame) -> datetime:
+    """The earliest ts (UTC) of one row or more."""
+    return rows["ts"].min()  # type: ignore[return-value]
+
+
+def hold(connection: Connection[Any], relation: str, timeframe: str, oldest: datetime) -> None:
     """Keep the horizon where it is until the transaction ends: a row below a new one would never be aggregated.
 
     Raises:
-        DataError: it has moved since the rows were judged.
+        DataError: it has moved past the oldest row since the rows were judged.
     """
     parameters = {"relation": relation, "tf": timeframe}
     rows = connection.execute(query("ingestion", "hold_horizon"), parameters).fetchall()
     moved_to = rows[0]["dropped_before"] if rows else None
-    if moved_to != judged_by:
+    if moved_to is not None and oldest < moved_to:
         raise DataError(
             f"retention dropped what is older than {moved_to:%Y-%m-%d} while this batch was judged: nothing was "
             "taken in; send it again"

@@ -9,7 +9,7 @@ from hyperfeast.sources.exchange import CcxtSource
 from hyperfeast.sources.folder import FolderSource
 from hyperfeast.sources.frame import FrameSource
 from hyperfeast.sources.interface import Source
-from hyperfeast.sources.registry import source
+from hyperfeast.sources.registry import is_vendor, source
 from hyperfeast.sources.retry import RetryPolicy
 from hyperfeast.sources.yahoo import YFinanceSource
 
@@ -23,5 +23,6 @@ __all__ = [
     "SourceError",
     "SourceUnavailable",
     "YFinanceSource",
+    "is_vendor",
     "source",
 ]

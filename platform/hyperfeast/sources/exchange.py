@@ -40,6 +40,8 @@ class CcxtSource:
     Binance's bars also have vwap (quote volume over volume) and taker_buy_vol.
     """
 
+    tz = "UTC"
+
     def __init__(
         self,
         exchange: str,

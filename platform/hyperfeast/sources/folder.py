@@ -58,7 +58,7 @@ class FolderSource:
         # Whole: a backfill tells by it what is done, and healing finds the folder again by it.
         self.name = f"folder:{self._root.resolve()}"
         self.timeframes = frozenset(Timeframe)
-        self._tz = tz
+        self.tz = tz
         self._columns: dict[Path, str | None] = {}
         if not self._root.is_dir():
             found = "a file" if self._root.exists() else "nothing"
@@ -98,7 +98,7 @@ class FolderSource:
             for frame in _batches(path, equal={column: symbol} if column else {}):
                 met = met or symbol in frame[str(column)]
                 yield from asked_for(
-                    frame, symbol=symbol, timeframe=timeframe, start=start, end=end, tz=self._tz
+                    frame, symbol=symbol, timeframe=timeframe, start=start, end=end, tz=self.tz
                 )
         if not met:
             raise NoData(

@@ -22,7 +22,7 @@ class FrameSource:
     """The bars of a table. Its rows are passed on as they are; ingestion types and judges them."""
 
     def __init__(
-        self, frame: "Table", *, symbol: str | None = None, name: str = "frame", tz: str = "UTC"
+        self, frame: "Table", *, name: str, symbol: str | None = None, tz: str = "UTC"
     ) -> None:
         """Take a table.
 
@@ -38,7 +38,7 @@ class FrameSource:
         """
         self.name = name
         self.timeframes = frozenset(Timeframe)
-        self._tz = tz
+        self.tz = tz
         table = _polars(frame)
         column = symbol_column(table.columns)
         if column is None and symbol is None:
@@ -62,7 +62,7 @@ class FrameSource:
         if symbol not in self._symbols:
             raise NoData(f"the table has no rows of {symbol}: it has {some_of(self._symbols)}")
         return asked_for(
-            self._table, symbol=symbol, timeframe=timeframe, start=start, end=end, tz=self._tz
+            self._table, symbol=symbol, timeframe=timeframe, start=start, end=end, tz=self.tz
         )
 
     def symbols(self) -> list[str]:

@@ -31,6 +31,11 @@ class Source(Protocol):
         """The timeframes that the source has."""
         ...
 
+    @property
+    def tz(self) -> str:
+        """The zone of times that are written without one."""
+        ...
+
     def fetch(
         self, symbol: str, timeframe: Timeframe, start: datetime, end: datetime
     ) -> Iterator[pl.DataFrame]:

@@ -44,3 +44,8 @@ def source(spec: str, *, policy: RetryPolicy | None = None) -> Source:
 def _is_path(spec: str) -> bool:
     written = spec.startswith(("/", "./", "../", "~", ".\\")) or spec in {".", ".."}
     return written or (bool(spec) and Path(spec).exists())
+
+
+def is_vendor(spec: str) -> bool:
+    """Whether it names a vendor over the network, and no file of this machine."""
+    return spec == "yfinance" or spec.startswith("ccxt:")

@@ -80,6 +80,8 @@ class YFinanceSource:
     else look like a symbol without data.
     """
 
+    tz = "UTC"
+
     name = "yfinance"
     timeframes = frozenset({*_INTRADAY, *DATED})
 
