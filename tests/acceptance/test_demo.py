@@ -168,6 +168,7 @@ def test_the_last_z_scores_are_numbers(demo: DemoRun) -> None:
     assert all(math.isfinite(score) and abs(score) < 10 for score in scores)
 
 
+@pytest.mark.slow
 def test_run_twice_same_rows_same_metrics(demo: DemoRun) -> None:
     before = counts(demo)
     again = demo.shell.json("demo", "--report", "again.html")

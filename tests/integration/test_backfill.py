@@ -187,6 +187,7 @@ print(done.done_before, done.pieces, len(done.failures))
 """
 
 
+@pytest.mark.slow
 def test_killed_and_begun_again(database: Database, tmp_path: Path) -> None:
     """SIGKILL in the middle: what was acknowledged stays, nothing is doubled, the rest is done after."""
     days = pl.date_range(date(2010, 1, 1), date(2020, 12, 31), eager=True)

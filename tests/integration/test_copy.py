@@ -39,6 +39,7 @@ def stored(database: Database, frame: pl.DataFrame) -> pl.DataFrame:
     return database.frame(f"SELECT {READ} FROM wide ORDER BY place")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(frames())
 def test_what_is_read_is_what_was_copied(wide: Database, frame: pl.DataFrame) -> None:

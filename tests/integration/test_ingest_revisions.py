@@ -113,6 +113,7 @@ _UNSTAMPED = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -112,6 +112,7 @@ def failed(results: list[Any]) -> set[str]:
     return {f"{one.scope} {one.check}" for one in results if not one.passed}
 
 
+@pytest.mark.slow
 def test_clean_data_pass_and_every_result_is_kept(filled: Database) -> None:
     told: list[tuple[int, int]] = []
     results = check(filled, SETS, progress=lambda done, all_: told.append((done, all_)))
@@ -134,6 +135,7 @@ def test_clean_data_pass_and_every_result_is_kept(filled: Database) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", TOGETHER)
 def test_a_fault_fails_its_own_check_and_no_other(filled: Database, names: tuple[str, ...]) -> None:
     filled.execute("ALTER TABLE corporate_actions DROP CONSTRAINT corporate_actions_symbol_fkey")

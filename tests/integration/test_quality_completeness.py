@@ -87,6 +87,7 @@ def assert_lists_what_is_dropped(
     assert all(a.until < b.since for a, b in zip(found.missing, found.missing[1:], strict=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calendar", CALENDARS)
 def test_exactly_what_is_dropped_is_listed(database: Database, calendar: str) -> None:
     grids = [("1d", sessions(calendar, "2023-12-01", "2025-01-31"))]
@@ -111,6 +112,7 @@ def test_bars_of_one_minute_on_a_half_day_with_a_lunch_break(database: Database)
     assert listed(found, grid) == grid[100:200]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calendar", ["XNYS", "XASX"])
 @pytest.mark.parametrize("tf", ["1h", "4h"])
 def test_hours_are_cut_from_the_open_or_from_the_full_hour_as_the_bars_are(
@@ -127,6 +129,7 @@ def test_hours_are_cut_from_the_open_or_from_the_full_hour_as_the_bars_are(
         assert (found.expected, listed(found, grid)) == (len(grid), grid[1:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calendar", ["XNYS", "24/7"])
 def test_weeks_begin_on_the_mondays_of_weeks_with_a_session(
     database: Database, calendar: str
@@ -139,6 +142,7 @@ def test_weeks_begin_on_the_mondays_of_weeks_with_a_session(
     assert len(found.missing) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calendar", ["XNYS", "24/7"])
 def test_nothing_is_expected_before_the_listing_or_after_the_delisting(
     database: Database, calendar: str

@@ -139,6 +139,7 @@ def test_up_down_up_keeps_data_and_address(server: Server) -> None:
     assert kept(address) == ["before"]
 
 
+@pytest.mark.slow
 def test_eight_processes_start_one_server(server: Server) -> None:
     processes = [starter(server, 0) for _ in range(8)]
     addresses = {process.communicate(timeout=90)[0].strip() for process in processes}
@@ -290,6 +291,7 @@ def test_a_copied_home_is_not_taken_for_the_original(server: Server, tmp_path: P
     assert server.running() == address
 
 
+@pytest.mark.slow
 def test_a_frozen_server_is_neither_doubled_nor_killed(
     valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
