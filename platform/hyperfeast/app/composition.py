@@ -194,10 +194,10 @@ class App:
                     f"{one.key} {one.tf} comes from {spec!r}, which cannot be asked again: say where to heal from "
                     "with --source"
                 )
-            sources.source(spec)
             calls.append(
                 {
-                    "source": spec,
+                    # A worker may stand in another folder than whoever asks.
+                    "source": sources.source(spec).name,
                     "symbol": one.key,
                     "tf": str(one.tf),
                     "start": one.since.isoformat(),

@@ -3,6 +3,7 @@
 import logging
 import sys
 
+import stamina.instrumentation
 import structlog
 from structlog.typing import Processor
 
@@ -25,6 +26,10 @@ def configure_logs(level: str) -> None:
     logging.getLogger("psycopg.pool").setLevel(
         number if number <= logging.DEBUG else max(number, logging.ERROR)
     )
+    # Every retry, and what a vendor's library thinks of its cookies: the error at the end says enough.
+    if number > logging.INFO:
+        stamina.instrumentation.set_on_retry_hooks([])
+        logging.getLogger("yfinance").setLevel(logging.CRITICAL)
 
 
 def _for_eyes() -> list[Processor]:

@@ -43,7 +43,16 @@ def list_aggregates(as_json: console.AsJson = False) -> None:
         console.print_json(found)
         return
     console.print_table(
-        ["aggregate", "from", "rows", "newest", "dirty days", "oldest mark", "kept by", "policy"],
+        [
+            "aggregate",
+            "from",
+            "rows, about",
+            "newest",
+            "dirty days",
+            "oldest mark",
+            "kept by",
+            "policy",
+        ],
         [
             [
                 one.relation,

@@ -93,6 +93,14 @@ def _today() -> datetime:
     return clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
 
 
+def _explain(done: "Backfilled") -> None:
+    """Why there was nothing to take in."""
+    if done.done_before == done.pieces:
+        console.say("all of it was taken in before: --again fetches it anew")
+    elif not done.ingested.rows_in and not done.failures:
+        console.say("the source has nothing in this range")
+
+
 def _symbols(feed: "Source", file: Path | None, named: list[str]) -> list[str]:
     """Those of the file, those that are named, or all that the source has."""
     listed = named + (_read(file) if file else [])
@@ -137,14 +145,15 @@ def _report(done: "Backfilled", *, as_json: bool, max_refused: int) -> None:
     else:
         before = f", {done.done_before:,} of them done before" if done.done_before else ""
         console.say(
-            f"{done.pieces:,} pieces{before}; {rows.rows_in:,} rows read: {rows.inserted:,} inserted, "
+            f"pieces: {done.pieces:,}{before}; {rows.rows_in:,} rows read: {rows.inserted:,} inserted, "
             f"{rows.corrected:,} corrected, {rows.unchanged:,} unchanged, {rows.quarantined:,} refused "
             f"({rows.seconds:.1f} s)"
         )
+        _explain(done)
     if done.failures:
         first = "; ".join(f"{one.piece.symbol}: {one.error}" for one in done.failures[:_SHOWN])
         raise SourceError(
-            f"{len(done.failures)} instruments are not done, the first of them {first}. "
+            f"instruments not done: {len(done.failures)}: {first}. "
             "The same command tries them again, and leaves the others alone"
         )
     if rows.quarantined > max_refused:

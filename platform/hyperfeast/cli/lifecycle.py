@@ -12,7 +12,7 @@ from hyperfeast.errors import UsageError
 if TYPE_CHECKING:
     from hyperfeast.lifecycle import Kept, Plan, TableState
 
-_Yes = Annotated[bool, typer.Option("--yes", help="Drop what the plan says without asking.")]
+_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, though rows would then expire.")]
 _CompressNow = Annotated[
     bool,
     typer.Option("--compress-now", help="Also compress what is old enough, ahead of the schedule."),
@@ -73,7 +73,11 @@ def apply_(yes: _Yes = False, as_json: console.AsJson = False) -> None:
     if as_json:
         console.print_json({"changed": changed, "drops": found.drops})
     else:
-        console.say(f"{len(changed)} settings changed")
+        console.say(f"settings changed: {len(changed)}")
+        if found.drops:
+            console.say(
+                "what has expired goes with `hyperfeast lifecycle enforce`, or with the worker at night"
+            )
 
 
 def enforce_(compress_now: _CompressNow = False, as_json: console.AsJson = False) -> None:
@@ -84,6 +88,11 @@ def enforce_(compress_now: _CompressNow = False, as_json: console.AsJson = False
         done = App().enforce_lifecycle(compress_now=compress_now, progress=progress)
     if as_json:
         console.print_json(done)
+        return
+    if not done:
+        console.say(
+            "nothing is in force: `hyperfeast lifecycle apply` puts the declaration in force"
+        )
         return
     console.print_table(
         ["table", "older than", "rows dropped", "chunks dropped", "chunks compressed"],

@@ -161,12 +161,15 @@ def completeness(
     _print_ranges([missing for one in found for missing in one.missing])
     if heal:
         console.say(
-            f"{len(healing):,} ranges handed to the workers: `hyperfeast worker` fetches them"
+            f"missing ranges handed to the workers: {len(healing):,}"
+            + ("; a running `hyperfeast worker` (without --once) fetches them" if healing else "")
         )
 
 
 def finding(observed: Mapping[str, Any]) -> str:
     """What a check found, in a few words; empty where nothing is wrong."""
+    if refused := observed.get("refused"):
+        return "refused: " + ", ".join(f"{rule} {count:,}" for rule, count in refused.items())
     if not observed.get("broken"):
         return ""
     of = f" of {observed['rows']:,}" if "rows" in observed else ""

@@ -19,7 +19,13 @@ def register(app: typer.Typer) -> None:
     app.command()(migrate)
 
 
-def up(as_json: console.AsJson = False) -> None:
+def up(
+    dsn: Annotated[
+        bool,
+        typer.Option("--dsn", help='Print PostgreSQL\'s DSN, password included: psql "$(...)".'),
+    ] = False,
+    as_json: console.AsJson = False,
+) -> None:
     """Start the servers that are not set by HYPERFEAST_POSTGRES_DSN and HYPERFEAST_REDIS_URL."""
     from hyperfeast.app import App
     from hyperfeast.cache import address
@@ -27,6 +33,9 @@ def up(as_json: console.AsJson = False) -> None:
 
     with console.spinner("starting the servers"):
         endpoints = App().endpoints
+    if dsn:
+        console.say(endpoints.postgres_dsn)
+        return
     postgres, redis = Database(endpoints.postgres_dsn).address, address(endpoints.redis_url)
     if as_json:
         console.print_json({"postgres": postgres, "redis": redis})

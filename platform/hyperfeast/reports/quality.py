@@ -140,6 +140,8 @@ def write_quality_report(report: QualityReport, path: Path) -> Path:
     Raises:
         UsageError: the file cannot be written there.
     """
+    if path.is_dir() or not path.name:
+        raise UsageError(f"{path} is a folder: name a file in it")
     content = _page(report).encode("utf-8", errors="replace")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
