@@ -1,6 +1,7 @@
 """The schema equals the sum of its migrations, and a migration that is taken back leaves no trace."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,21 @@ def test_one_by_one_or_at_once(empty_database: Database, database: Database) -> 
 def test_up_down_up_on_timescaledb(community: Database) -> None:
     migrate(community, to=0)
     migrate(community)
-    above = catalog(community)
+    above = _unnumbered(community)
     migrate(community, to=10)
     migrate(community)
-    assert catalog(community) == above
+    assert _unnumbered(community) == above
     migrate(community, to=0)
     assert {name: rows for name, rows in catalog(community).items() if rows} == {}
+
+
+def _unnumbered(database: Database) -> str:
+    """Continuous aggregates are views of tables that bear running numbers."""
+    return re.sub(
+        r"(_materialized_hypertable_|_partial_view_|cagg_watermark\()\d+",
+        r"\1",
+        repr(catalog(database)),
+    )
 
 
 def test_the_page_is_the_schema(database: Database) -> None:

@@ -298,7 +298,7 @@ def _bars(
                 if name in _OPTIONAL
             ),
         )
-        .with_columns(pl.col("v").replace(0.0, None).alias(_TRADED))
+        .with_columns(pl.when(pl.col("v") != 0).then("v").alias(_TRADED))
     )
 
 

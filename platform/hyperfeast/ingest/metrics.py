@@ -219,7 +219,7 @@ def _readings(
             source=text("source"),
             value=read_numbers(frame[places["value"]]),
         )
-        .with_columns(size=pl.col("value").abs().replace(0.0, None))
+        .with_columns(size=pl.when(pl.col("value") != 0).then(pl.col("value").abs()))
     )
 
 
