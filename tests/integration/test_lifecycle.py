@@ -295,7 +295,7 @@ def test_the_commands(in_force: Database, monkeypatch: pytest.MonkeyPatch) -> No
     refused = CliRunner().invoke(_app(), ["lifecycle", "apply"])
     assert isinstance(refused.exception, UsageError)
     assert "3 rows, about" in str(refused.exception)
-    assert "0 settings changed" in _run("apply", "--yes")
+    assert "settings changed: 0" in _run("apply", "--yes")
     done = json.loads(_run("enforce", "--json"))
     assert [one["rows_dropped"] for one in done if one["relation"] == "candles"] == [3]
     assert "rows dropped" in _run("enforce", "--compress-now")

@@ -16,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
+from hyperfeast.aggregates import RefreshReport
 from hyperfeast.api import bodies, create
 from hyperfeast.api.push import LIMIT, MAX_ROWS
 from hyperfeast.app import App
@@ -43,10 +44,13 @@ class _Recorded(App):
     refreshed = 0
     failure: Exception | None = None
 
-    def refresh_aggregates(self) -> None:
+    def refresh_aggregates(self, *, wait: bool = True) -> RefreshReport:
+        # A sender does not wait for somebody else's refresh.
+        assert not wait
         self.refreshed += 1
         if self.failure:
             raise self.failure
+        return RefreshReport([], 0, 0, 0, 0.0)
 
 
 @pytest.fixture
