@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+# Before any test imports Feast, whose import makes counters of one name one counter of the whole process.
+import prometheus_client  # noqa: F401
 import pytest
 from hypothesis import settings
 from psycopg import conninfo, sql
