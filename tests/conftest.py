@@ -15,7 +15,10 @@ from hyperfeast import cache
 from hyperfeast.db import Database
 from hyperfeast.migrate import migrate
 from hyperfeast.servers import EmbeddedServers, Endpoints, in_use
-from timescale.fixtures import community  # noqa: F401 - a fixture for every test below
+from timescale.fixtures import (  # noqa: F401 - fixtures for every test below
+    community,
+    migrated_community,
+)
 
 settings.register_profile("hyperfeast", deadline=None, print_blob=True)
 settings.load_profile("hyperfeast")

@@ -10,6 +10,7 @@ import pytest
 from psycopg import conninfo, sql
 
 from hyperfeast.db import Database
+from hyperfeast.migrate import migrate
 from timescale.server import community_server
 
 
@@ -21,6 +22,14 @@ def community() -> Iterator[Database]:
     """
     with fresh_community() as database:
         yield database
+
+
+@pytest.fixture
+def migrated_community(community: Database) -> Database:
+    """TimescaleDB Community with the newest schema and no rows."""
+    migrate(community, to=0)
+    migrate(community)
+    return community
 
 
 @contextmanager
