@@ -7,8 +7,6 @@ content security policy lets nothing run but the two scripts written here, and n
 import base64
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -18,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from hyperfeast.errors import UsageError
 from hyperfeast.reports import figures
 from hyperfeast.reports.content import DemoReport, PredictionRow, ScoreRow
+from hyperfeast.reports.files import write_whole
 from hyperfeast.reports.palette import DARK, LIGHT, dark_twins
 from hyperfeast.reports.readings import (
     day_text,
@@ -65,22 +63,7 @@ def write_report(report: DemoReport, path: Path) -> Path:
     Raises:
         UsageError: the file cannot be written there.
     """
-    # A lone surrogate has no UTF-8 form; a question mark in its place harms nobody.
-    content = _page(report).encode("utf-8", errors="replace")
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise UsageError(
-            f"Expected to write the report to {path}; found: {error.strerror or error}. "
-            "Name a file in a folder that exists and may be written to"
-        ) from error
-    return path
+    return write_whole(_page(report), path)
 
 
 def _page(report: DemoReport) -> str:

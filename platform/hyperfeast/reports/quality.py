@@ -1,8 +1,6 @@
 """The report of the data's quality: one HTML file like the demo's, from plain values."""
 
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,12 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperfeast.errors import DataError, UsageError
+from hyperfeast.errors import DataError
 from hyperfeast.reports.figures import (
     _axis,
     _figure,
     _line,
 )
+from hyperfeast.reports.files import write_whole
 from hyperfeast.reports.page import (
     _FAVICON,
     _MARK,
@@ -140,23 +139,7 @@ def write_quality_report(report: QualityReport, path: Path) -> Path:
     Raises:
         UsageError: the file cannot be written there.
     """
-    if path.is_dir() or not path.name:
-        raise UsageError(f"{path} is a folder: name a file in it")
-    content = _page(report).encode("utf-8", errors="replace")
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise UsageError(
-            f"expected to write the report to {path}; found: {error.strerror or error}. "
-            "Name a file in a folder that exists and may be written to"
-        ) from error
-    return path
+    return write_whole(_page(report), path)
 
 
 def _page(report: QualityReport) -> str:
