@@ -24,12 +24,13 @@ FROM (
     UNION ALL
     SELECT {bucket} FROM {relation} WHERE {key} = ANY(%(keys)s::{key_type}[])
 ) AS moments (moment)
-WHERE moment >= coalesce(%(since)s::timestamptz, '-infinity')
+WHERE moment >= (SELECT greatest(%(since)s::timestamptz, raw_kept_since(%(raw)s, %(timeframe)s)))
     AND moment < coalesce(%(until)s::timestamptz, 'infinity')
 ORDER BY 1
 
 -- name: compare
--- The buckets that are not what the raw rows give, seen at one moment; `stale` if a refresh has yet to come.
+-- The buckets that are not what the raw rows give, seen at one moment; `stale` if a refresh has yet to come. What
+-- retention has dropped by that moment is left out: it may have moved since the weeks were listed.
 SELECT {identity}, {values}, EXISTS (
     SELECT FROM dirty_days AS d
     WHERE d.relation = %(raw)s AND d.key = {key}::text
@@ -39,12 +40,15 @@ SELECT {identity}, {values}, EXISTS (
 FROM (
     SELECT * FROM {relation}
     WHERE {key} = ANY(%(keys)s::{key_type}[])
-        AND {bucket} >= %(since)s::timestamptz AND {bucket} < %(until)s::timestamptz
+        AND {bucket} >= (SELECT greatest(%(since)s::timestamptz, raw_kept_since(%(raw)s, %(timeframe)s)))
+        AND {bucket} < %(until)s::timestamptz
 ) AS kept
 FULL JOIN (
     SELECT found.*
     FROM unnest(%(keys)s::{key_type}[]) AS wanted (key)
-    CROSS JOIN LATERAL {recomputed}(wanted.key, %(since)s::timestamptz, %(until)s::timestamptz) AS found
+    CROSS JOIN LATERAL {recomputed}(
+        wanted.key, greatest(%(since)s::timestamptz, raw_kept_since(%(raw)s, %(timeframe)s)), %(until)s::timestamptz
+    ) AS found
 ) AS now USING ({identity})
 WHERE ROW({values_kept}) IS DISTINCT FROM ROW({values_now})
 ORDER BY {identity}

@@ -124,11 +124,7 @@ def _level(
         "keys": keys,
         "width": level.width,
     }
-    horizons = connection.execute(query("refresh", "horizon", where="aggregates"), scope)
-    horizon = horizons.fetchall()[0]["horizon"]
-    starts = [midnight(since)] if since else []
-    starts += [horizon] if horizon else []
-    first = level.floor(max(starts)) if starts else None
+    first = level.floor(midnight(since)) if since else None
     last = level.ceiling(midnight(until)) if until else None
     weeks = connection.execute(
         _formatted("weeks", family, level), {**scope, "since": first, "until": last}

@@ -17,6 +17,7 @@ from hyperfeast.ingest.batches import Batch, Ingested, IngestSummary, running, s
 from hyperfeast.ingest.gate import Progress
 from hyperfeast.ingest.idempotency import Request, held
 from hyperfeast.ingest.mirror import Mirror
+from hyperfeast.ingest.retention import HorizonMoved
 from hyperfeast.sqlfiles import query
 
 
@@ -239,6 +240,24 @@ def _batch(
 
 
 def _stored(
+    database: Database,
+    batch: Batch,
+    intake: Intake[Judged],
+    judged: Judged,
+    mirror: Mirror | None,
+) -> IngestSummary:
+    """Store the batch; one whose rows retention has overtaken is judged by the new horizon first.
+
+    The horizon moves on by weeks and never back, so that this comes to an end.
+    """
+    while True:
+        try:
+            return _committed(database, batch, intake, judged, mirror)
+        except HorizonMoved:
+            judged = intake.judge(database, batch, None)
+
+
+def _committed(
     database: Database,
     batch: Batch,
     intake: Intake[Judged],

@@ -7,10 +7,13 @@ import polars as pl
 from psycopg import Connection
 
 from hyperfeast.db import Database
-from hyperfeast.errors import DataError
 from hyperfeast.ingest import gate
 from hyperfeast.ingest.gate import Rule
 from hyperfeast.sqlfiles import query
+
+
+class HorizonMoved(Exception):
+    """Retention dropped the range of some rows after they were judged: they have to be judged again."""
 
 
 def horizon(database: Database, relation: str, timeframe: str = "") -> datetime | None:
@@ -28,16 +31,13 @@ def hold(connection: Connection[Any], relation: str, timeframe: str, oldest: dat
     """Keep the horizon where it is until the transaction ends: a row below a new one would never be aggregated.
 
     Raises:
-        DataError: it has moved past the oldest row since the rows were judged.
+        HorizonMoved: past the oldest row, since the rows were judged.
     """
     parameters = {"relation": relation, "tf": timeframe}
     rows = connection.execute(query("ingestion", "hold_horizon"), parameters).fetchall()
     moved_to = rows[0]["dropped_before"] if rows else None
     if moved_to is not None and oldest < moved_to:
-        raise DataError(
-            f"retention dropped what is older than {moved_to:%Y-%m-%d} while this batch was judged: nothing was "
-            "taken in; send it again"
-        )
+        raise HorizonMoved(f"to {moved_to}")
 
 
 def rules(kept_from: datetime | None) -> list[Rule]:
