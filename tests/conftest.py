@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 # Before any test imports Feast, whose import makes counters of one name one counter of the whole process.
 import prometheus_client  # noqa: F401
@@ -25,6 +26,29 @@ settings.load_profile("hyperfeast")
 
 _TEMPLATE = "template_hyperfeast"
 _numbers = count()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files in the order of their folders, those that start processes first: none is left for the end.
+
+    What looks at the demo counts as one file, so that one worker runs the demo, once.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    folder = Path(__file__).parent / "acceptance"
+    of_demo = {
+        path.name for path in folder.glob("test_*.py") if "DemoRun" in path.read_text("utf-8")
+    }
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            scope = super()._split_scope(nodeid)
+            return "the demo" if Path(scope).name in of_demo else scope
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,37 @@ def timezone(calendar: str) -> ZoneInfo:
     return ZoneInfo("UTC") if calendar == ALWAYS_OPEN else ZoneInfo(str(_calendar(calendar).tz))
 
 
+def sessions(calendar: str) -> pl.DataFrame:
+    """Every session that the library knows of an exchange, from 1970 or from where its record begins.
+
+    Args:
+        calendar: an exchange_calendars code.
+
+    Returns:
+        Columns session (Date) and opens, closes, break_starts, break_ends (Datetime(us, UTC); the last two null
+        without a lunch break); one row a session, in their order.
+
+    Raises:
+        UsageError: there is no such calendar.
+    """
+    schedule = _calendar(calendar).schedule
+    moments = {
+        "opens": "open",
+        "closes": "close",
+        "break_starts": "break_start",
+        "break_ends": "break_end",
+    }
+    return pl.DataFrame(
+        {
+            "session": pl.Series(schedule.index.to_numpy()).cast(pl.Date),
+            **{
+                name: pl.from_pandas(schedule[column]).cast(pl.Datetime("us", "UTC"))
+                for name, column in moments.items()
+            },
+        }
+    )
+
+
 @cache
 def _closes(calendar: str) -> pl.DataFrame:
     closes = _calendar(calendar).closes

@@ -10,8 +10,12 @@ WHERE batch_id = ANY(%(ids)s) AND status = 'COMPLETED'
 ORDER BY finished_at, batch_id
 
 -- name: began
--- When the first of them began.
-SELECT min(started_at) AS began FROM ingest_batches WHERE batch_id = ANY(%(ids)s)
+-- The first of them, and when it began.
+SELECT batch_id, started_at AS began
+FROM ingest_batches
+WHERE batch_id = ANY(%(ids)s)
+ORDER BY started_at, batch_id
+LIMIT 1
 
 -- name: candles_parts
 -- The symbols with bars that were recorded since the files began.

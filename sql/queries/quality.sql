@@ -43,6 +43,16 @@ ON CONFLICT DO NOTHING
 -- name: known_symbol
 SELECT symbol FROM instruments WHERE symbol = %(symbol)s
 
+-- name: unknown_keys
+-- What has neither been registered, nor has bars or readings, nor sums of readings that are gone.
+SELECT DISTINCT wanted.key
+FROM unnest(%(keys)s::text[], %(ids)s::uuid[]) AS wanted (key, id)
+WHERE NOT EXISTS (SELECT FROM instruments AS i WHERE i.symbol = wanted.key)
+    AND NOT EXISTS (SELECT FROM candles AS c WHERE c.symbol = wanted.key)
+    AND NOT EXISTS (SELECT FROM user_baseline_raw AS r WHERE r.user_id = wanted.id)
+    AND NOT EXISTS (SELECT FROM user_baseline_daily AS d WHERE d.user_id = wanted.id)
+ORDER BY 1
+
 -- name: series
 -- Every instrument and timeframe that has bars; a timeframe that is asked for, of every instrument.
 -- One probe of the index each: to look for the distinct ones would read the whole table.

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,25 @@ from hyperfeast.servers import in_use
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 TIMEOUT_S = 170
+
+
+# A process costs a second and more before it does anything: many calls take turns in one.
+_IN_TURN = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from hyperfeast.cli import main
+
+said = []
+for arguments in json.load(sys.stdin):
+    sys.argv = ["hyperfeast", *arguments]
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    said.append([code, out.getvalue(), err.getvalue()])
+json.dump(said, sys.stdout)
+"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,23 @@ class Shell:
     def hyperfeast(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `hyperfeast` to its end."""
         return self.run("hyperfeast", *arguments)
+
+    def in_turn(self, calls: Sequence[Sequence[str]]) -> list[subprocess.CompletedProcess[str]]:
+        """What `hyperfeast` answers to each of many calls, made through its entry point in one process."""
+        ran = subprocess.run(
+            [sys.executable, "-c", _IN_TURN],
+            input=json.dumps([list(one) for one in calls]),
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=True,
+        )
+        return [
+            subprocess.CompletedProcess(list(arguments), *answer)
+            for arguments, answer in zip(calls, json.loads(ran.stdout), strict=True)
+        ]
 
     def json(self, *arguments: str) -> Any:
         """What `hyperfeast … --json` printed."""

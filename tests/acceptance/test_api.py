@@ -154,6 +154,13 @@ def test_a_large_body_that_does_not_say_its_length_is_413(server: Server) -> Non
     connection.close()
 
 
+def test_an_unknown_symbol_is_named_in_the_shell_too(demo: DemoRun) -> None:
+    ran = demo.shell.hyperfeast("predict", "NOPE")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: unknown symbol 'NOPE': known are AAPL")
+    assert ran.stderr.count("\n") == 1
+
+
 def test_an_unknown_symbol_is_named_with_those_known(server: Server) -> None:
     _, answer = server.post({"symbols": ["AAPL", "NOPE"]})
     assert "unknown symbol 'NOPE'" in answer["error"]["message"]

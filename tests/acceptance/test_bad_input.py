@@ -1,12 +1,15 @@
 """What goes wrong says so in one line, with the right exit code, and leaves nothing half done."""
 
+import json
+import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from psycopg import conninfo
 
-from acceptance.shell import DemoRun, Shell
+from acceptance.shell import Shell
 from hyperfeast.db import Database
 
 USAGE, FAILURE = 2, 1
@@ -19,8 +22,12 @@ INTRADAY = HEADER + "".join(
 
 def refused(shell: Shell, code: int, *arguments: str) -> str:
     """Run a command that has to fail; its one line."""
-    ran = shell.hyperfeast(*arguments)
-    assert ran.returncode == code, (ran.stdout, ran.stderr)
+    return one_line(shell.hyperfeast(*arguments), code)
+
+
+def one_line(ran: subprocess.CompletedProcess[str], code: int) -> str:
+    """The one line of an error that a call had to end with."""
+    assert ran.returncode == code, (ran.args, ran.stdout, ran.stderr)
     assert "Traceback" not in ran.stderr
     lines = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, ran.stderr
@@ -31,107 +38,102 @@ def stored(database: Database) -> int:
     return int(database.fetch("SELECT count(*) AS n FROM candles")[0]["n"])
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "code", "said"),
-    [
-        ("missing.csv", None, USAGE, "missing.csv"),
-        ("a.xlsx", b"x", FAILURE, "csv"),
-        ("empty.csv", b"", FAILURE, "empty"),
-        ("header.csv", HEADER.encode(), FAILURE, "no rows"),
-        ("columns.csv", b"symbol,date,price\nAAA,2020-01-02,1\n", FAILURE, "--column"),
-        ("semicolons.csv", (HEADER + GOOD).replace(",", ";").encode(), FAILURE, "expected commas"),
-        ("utf16.csv", (HEADER + GOOD).encode("utf-16"), FAILURE, "UTF-8"),
-        ("latin.csv", (HEADER + GOOD.replace("AAA", "\xc4\xc4")).encode("latin-1"), FAILURE, "UTF-8"),
-        ("cut.csv.gz", b"\x1f\x8b\x08\x00abc", FAILURE, "gz"),
-        ("cut.parquet", b"PAR1abc", FAILURE, "arquet"),
-        ("intraday.csv", INTRADAY.encode(), FAILURE, "--tf 5m"),
-    ],
-)  # fmt: skip
-def test_a_file_that_cannot_be_taken(
-    on_database: Shell, database: Database, tmp_path: Path, name: str, content: bytes | None, code: int, said: str
-) -> None:  # fmt: skip
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    assert (
-        said.lower() in refused(on_database, code, "ingest", "candles", name, "--tf", "1d").lower()
-    )
+UNREADABLE: list[tuple[str, bytes | None, int, str]] = [
+    ("missing.csv", None, USAGE, "missing.csv"),
+    ("a.xlsx", b"x", FAILURE, "csv"),
+    ("empty.csv", b"", FAILURE, "empty"),
+    ("header.csv", HEADER.encode(), FAILURE, "no rows"),
+    ("columns.csv", b"symbol,date,price\nAAA,2020-01-02,1\n", FAILURE, "--column"),
+    ("semicolons.csv", (HEADER + GOOD).replace(",", ";").encode(), FAILURE, "expected commas"),
+    ("utf16.csv", (HEADER + GOOD).encode("utf-16"), FAILURE, "UTF-8"),
+    ("latin.csv", (HEADER + GOOD.replace("AAA", "\xc4\xc4")).encode("latin-1"), FAILURE, "UTF-8"),
+    ("cut.csv.gz", b"\x1f\x8b\x08\x00abc", FAILURE, "gz"),
+    ("cut.parquet", b"PAR1abc", FAILURE, "arquet"),
+    ("intraday.csv", INTRADAY.encode(), FAILURE, "--tf 5m"),
+]  # fmt: skip
+
+
+def test_files_that_cannot_be_taken(on_database: Shell, database: Database, tmp_path: Path) -> None:
+    for name, content, _, _ in UNREADABLE:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+    calls = [["ingest", "candles", name, "--tf", "1d"] for name, *_ in UNREADABLE]
+    for ran, (_, _, code, said) in zip(on_database.in_turn(calls), UNREADABLE, strict=True):
+        assert said.lower() in one_line(ran, code).lower()
     assert stored(database) == 0
 
 
-@pytest.mark.parametrize(
-    ("row", "rule"),
-    [
-        ("AAA,2020-01-03,10,11,9,nan,100", "number_missing"),
-        ("AAA,2020-01-03,10,inf,9,10,100", "finite"),
-        ("AAA,2020-01-03,10,1e999,9,10,100", "finite"),
-        ("AAA,2020-01-03,-10,11,-12,10,100", "price_positive"),
-        ("AAA,2020-01-03,10,9,11,10,100", "high_is_highest"),
-        ("AAA,2020-01-03,10,11,10.5,10.2,100", "low_is_lowest"),
-        ("AAA,2020-01-03,10,11,9,10,-1", "volume_not_negative"),
-        ("AAA,9999-01-03,10,11,9,10,1", "time_range"),
-        ("x'); DROP TABLE signals; --,2020-01-03,10,11,9,10,1", "symbol_format"),
-        ("AAA,2020-01-03,10,11,9,10,1\nAAA,2020-01-03,10,11,9,10.1,1", "duplicate_key"),
-    ],
-)
-def test_a_bad_row_is_quarantined_by_its_rule_and_the_others_are_in(
-    on_database: Shell, database: Database, tmp_path: Path, row: str, rule: str
+BAD = [
+    ("A1,2020-01-03,10,11,9,nan,100", "number_missing"),
+    ("A2,2020-01-03,10,inf,9,10,100", "finite"),
+    ("A3,2020-01-03,10,1e999,9,10,100", "finite"),
+    ("A4,2020-01-03,-10,11,-12,10,100", "price_positive"),
+    ("A5,2020-01-03,10,9,11,10,100", "high_is_highest"),
+    ("A6,2020-01-03,10,11,10.5,10.2,100", "low_is_lowest"),
+    ("A7,2020-01-03,10,11,9,10,-1", "volume_not_negative"),
+    ("A8,9999-01-03,10,11,9,10,1", "time_range"),
+    ("x'); DROP TABLE signals; --,2020-01-03,10,11,9,10,1", "symbol_format"),
+    ("A9,2020-01-03,10,11,9,10,1", "duplicate_key"),
+    ("A9,2020-01-03,10,11,9,10.1,1", "duplicate_key"),
+]
+
+
+def test_bad_rows_are_quarantined_by_their_rules_and_the_others_are_in(
+    on_database: Shell, database: Database, tmp_path: Path
 ) -> None:
-    (tmp_path / "bars.csv").write_text(HEADER + GOOD + row + "\n")
+    """Each bad row is the only one of its instrument, so that none can hide behind another."""
+    rows = "\n".join(row for row, _ in BAD)
+    (tmp_path / "bars.csv").write_text(HEADER + GOOD + rows + "\n")
     said = refused(on_database, FAILURE, "ingest", "candles", "bars.csv", "--tf", "1d")
-    assert rule in said
-    assert stored(database) == 1
-    rules = database.fetch("SELECT DISTINCT rule FROM quarantine")
-    assert rules == [{"rule": rule}]
+    expected = {row.split(",")[0]: rule for row, rule in BAD}
+    counts = Counter(rule for _, rule in BAD)
+    assert all(f"{rule} {count}" in said for rule, count in counts.items())
+    found = database.fetch("SELECT row ->> 'symbol' AS symbol, rule FROM quarantine")
+    assert len(found) == len(BAD)
+    assert {one["symbol"]: one["rule"] for one in found} == expected
+    assert database.fetch("SELECT symbol FROM candles") == [{"symbol": "AAA"}]
     assert database.fetch("SELECT to_regclass('signals') AS kept")[0]["kept"] == "signals"
 
 
-def test_refused_rows_that_are_allowed_are_no_failure(on_database: Shell, tmp_path: Path) -> None:
-    (tmp_path / "bars.csv").write_text(HEADER + GOOD + "AAA,2020-01-03,10,9,11,10,1\n")
-    summary = on_database.json("ingest", "candles", "bars.csv", "--tf", "1d", "--max-refused", "1")
-    assert (summary["inserted"], summary["quarantined"]) == (1, 1)
+MISTAKEN: list[tuple[list[str], int, str]] = [
+    (["ingest", "candles", "bars.csv", "--tf", "2d"], USAGE, "1m 5m 15m 1h 4h 1d 1w"),
+    (
+        ["ingest", "candles", "bars.csv", "--tf", "1d", "--column", "close"],
+        USAGE,
+        "NAME=COLUMN",
+    ),
+    (["ingest", "candles", "bars.csv", "--tf", "1d", "--calendar", "XNYSE"], USAGE, "XNYS"),
+    (["ingest", "metrics", "bars.csv", "--user", "me"], USAGE, "UUID"),
+    (["predict", "AAPL"], FAILURE, "hyperfeast train"),
+    (["predict", "AAPL", "--model", "nothing"], USAGE, "market_direction"),
+    (
+        ["materialize", "--start", "2024-01-01", "--end", "2020-01-01"],
+        USAGE,
+        "nothing lies between",
+    ),
+    (["predict", "x'); DROP TABLE signals; --"], FAILURE, "hyperfeast train"),
+    (["serve", "--model", "nothing"], USAGE, "market_direction"),
+    (["materialize"], FAILURE, "features apply"),
+    (["statsu"], USAGE, "No such command 'statsu'"),
+    (["migrate", "--to", "x"], USAGE, "--to"),
+    (["train"], USAGE, "Missing argument"),
+    (["train", "nothing"], USAGE, "market_direction"),
+    (["train", "market_direction"], FAILURE, "candles"),
+    (["features", "compute", "nothing"], USAGE, "market_technical"),
+    (["migrate", "--to", "99"], USAGE, "to 22"),
+    (["demo", "--report", "no/such/folder/report.html"], USAGE, "no/such/folder"),
+]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["ingest", "candles", "bars.csv", "--tf", "2d"], USAGE, "1m 5m 15m 1h 4h 1d 1w"),
-        (
-            ["ingest", "candles", "bars.csv", "--tf", "1d", "--column", "close"],
-            USAGE,
-            "NAME=COLUMN",
-        ),
-        (["ingest", "candles", "bars.csv", "--tf", "1d", "--calendar", "XNYSE"], USAGE, "XNYS"),
-        (["ingest", "metrics", "bars.csv", "--user", "me"], USAGE, "UUID"),
-        (["predict", "AAPL"], FAILURE, "hyperfeast train"),
-        (["predict", "AAPL", "--model", "nothing"], USAGE, "market_direction"),
-        (
-            ["materialize", "--start", "2024-01-01", "--end", "2020-01-01"],
-            USAGE,
-            "nothing lies between",
-        ),
-        (["predict", "x'); DROP TABLE signals; --"], FAILURE, "hyperfeast train"),
-        (["serve", "--model", "nothing"], USAGE, "market_direction"),
-        (["materialize"], FAILURE, "features apply"),
-        (["statsu"], USAGE, "No such command 'statsu'"),
-        (["migrate", "--to", "x"], USAGE, "--to"),
-        (["train"], USAGE, "Missing argument"),
-        (["train", "nothing"], USAGE, "market_direction"),
-        (["train", "market_direction"], FAILURE, "candles"),
-        (["features", "compute", "nothing"], USAGE, "market_technical"),
-        (["migrate", "--to", "99"], USAGE, "to 21"),
-        (["demo", "--report", "no/such/folder/report.html"], USAGE, "no/such/folder"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_mistaken_call(
-    on_database: Shell, tmp_path: Path, arguments: list[str], code: int, said: str
-) -> None:
+def test_mistaken_calls(on_database: Shell, tmp_path: Path) -> None:
     (tmp_path / "bars.csv").write_text(HEADER + GOOD)
-    assert said in refused(on_database, code, *arguments)
+    answers = on_database.in_turn([arguments for arguments, _, _ in MISTAKEN])
+    for ran, (_, code, said) in zip(answers, MISTAKEN, strict=True):
+        assert said in one_line(ran, code)
 
 
-def test_an_unknown_symbol_at_predict(demo: DemoRun) -> None:
-    assert "unknown symbol 'NOPE': known are AAPL" in refused(demo.shell, USAGE, "predict", "NOPE")
+def test_a_mistaken_call_as_a_process(on_database: Shell) -> None:
+    assert "market_direction" in refused(on_database, USAGE, "predict", "AAPL", "--model", "none")
 
 
 def test_no_server_at_the_address(make_shell: Callable[..., Shell]) -> None:
@@ -221,18 +223,27 @@ def test_the_api_does_not_serve_an_empty_database(
     make_shell: Callable[..., Shell], empty_database: Database, redis_url: str
 ) -> None:
     shell = make_shell(postgres_dsn=empty_database.dsn, redis_url=redis_url)
-    assert "17 migrations are pending" in refused(shell, FAILURE, "serve", "--port", "0")
+    assert "18 migrations are pending" in refused(shell, FAILURE, "serve", "--port", "0")
 
 
-def test_refused_rows_are_shown_and_kept_once(on_database: Shell, tmp_path: Path) -> None:
+def test_refused_rows_are_shown_and_kept_once_and_may_be_allowed(
+    on_database: Shell, tmp_path: Path
+) -> None:
     (tmp_path / "bars.csv").write_text(HEADER + GOOD + "AAA,2020-01-03,10,9,11,10,1\n")
-    for _ in range(2):
-        refused(on_database, FAILURE, "ingest", "candles", "bars.csv", "--tf", "1d")
-    kept = on_database.json("quarantine")
-    assert [(one["rule"], one["row"]["date"]) for one in kept] == [
+    ingest = ["ingest", "candles", "bars.csv", "--tf", "1d"]
+    first, again, allowed, kept, shown = on_database.in_turn(
+        [ingest, ingest, [*ingest, "--max-refused", "1", "--json"],
+         ["quarantine", "--json"], ["quarantine"]]
+    )  # fmt: skip
+    assert "high_is_highest" in one_line(first, FAILURE)
+    assert "high_is_highest" in one_line(again, FAILURE)
+    assert allowed.returncode == 0
+    summary = json.loads(allowed.stdout)
+    assert (summary["inserted"], summary["unchanged"], summary["quarantined"]) == (0, 1, 1)
+    assert [(one["rule"], one["row"]["date"]) for one in json.loads(kept.stdout)] == [
         ("high_is_highest", "2020-01-03")
     ]
-    assert "high_is_highest" in on_database.hyperfeast("quarantine").stdout
+    assert "high_is_highest" in shown.stdout
 
 
 def test_debug_shows_the_traceback(make_shell: Callable[..., Shell]) -> None:

@@ -14,10 +14,10 @@ import pytest
 from hyperfeast.db import Database
 from hyperfeast.errors import NoData, ServerUnreachable, SourceUnavailable, UsageError
 from hyperfeast.ingest import backfill_candles, newest_sources
-from hyperfeast.sources import FrameSource
+from hyperfeast.sources import FolderSource, FrameSource
 from hyperfeast.types import Timeframe
 
-START, END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 5, 1, tzinfo=UTC)
+START, END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 3, 1, tzinfo=UTC)
 HOURS = [f"H{number}" for number in range(4)]
 
 
@@ -64,6 +64,9 @@ class Prices:
     def symbols(self) -> list[str]:
         return HOURS
 
+    def versions(self, *_: object) -> dict[str, str]:
+        return {}
+
 
 def fill(database: Database, source: Prices, **options: object) -> object:
     arguments = {"timeframe": Timeframe.M1, "start": START, "end": END} | options
@@ -78,11 +81,11 @@ def test_every_bar_of_every_instrument_is_in(database: Database) -> None:
         progress=lambda now, total: told.append((now, total)),
     )  # fmt: skip
     hours = (END - START) // timedelta(hours=1)
-    assert (done.pieces, done.done_before, done.failures) == (16, 0, ())
+    assert (done.pieces, done.done_before, done.failures) == (8, 0, ())
     assert (done.ingested.inserted, done.ingested.quarantined) == (4 * hours, 0)
     assert database.fetch("SELECT count(*) AS n FROM candles") == [{"n": 4 * hours}]
-    assert told[0] == (0, 16)
-    assert told[-1] == (16, 16)
+    assert told[0] == (0, 8)
+    assert told[-1] == (8, 8)
     assert 2 <= source.most_at_once <= 3
     series = {(symbol, "1m") for symbol in HOURS}
     assert newest_sources(database, series | {("NONE", "1m")}) == dict.fromkeys(series, "prices")
@@ -95,7 +98,7 @@ def test_the_same_call_again_fetches_nothing_and_a_longer_one_only_what_is_new(
     second = Prices()
     done = fill(database, second)
     assert second.asked == []
-    assert done.done_before == done.pieces == 16  # type: ignore[attr-defined]
+    assert done.done_before == done.pieces == 8  # type: ignore[attr-defined]
     longer = Prices()
     fill(database, longer, end=END + timedelta(days=31))
     assert {start for _, start in longer.asked} == {END}
@@ -107,6 +110,63 @@ def test_again_fetches_what_the_source_has_corrected(database: Database) -> None
     done = fill(database, Prices(price=11.0), again=True)
     assert done.ingested.corrected == done.ingested.rows_in > 0  # type: ignore[attr-defined]
     assert database.fetch("SELECT DISTINCT c FROM candles") == [{"c": 11.0}]
+
+
+def daily(folder: Path, name: str, days: int, *, symbol: str | None = None) -> None:
+    bars = pl.DataFrame(
+        {"Date": [f"2024-01-{day:02d}" for day in range(1, days + 1)]}
+    ).with_columns(Volume=1, **dict.fromkeys(("Open", "High", "Low", "Close"), pl.lit(10.0)))
+    if symbol is not None:
+        bars = bars.with_columns(symbol=pl.lit(symbol))
+    folder.mkdir(parents=True, exist_ok=True)
+    bars.write_csv(folder / name)
+
+
+def taken(database: Database, folder: Path, *symbols: str) -> tuple[int, int]:
+    """How many pieces were done before, and how many rows came anew."""
+    done = backfill_candles(
+        database, FolderSource(folder), symbols, timeframe=Timeframe.D1,
+        start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 2, 1, tzinfo=UTC),
+    )  # fmt: skip
+    assert done.failures == ()
+    return done.done_before, done.ingested.inserted
+
+
+def test_files_that_have_grown_are_read_again_and_the_others_are_not(
+    database: Database, tmp_path: Path
+) -> None:
+    daily(tmp_path, "A.csv", 3)
+    daily(tmp_path, "B.csv", 3)
+    daily(tmp_path / "symbol=C", "2023.csv", 3)
+    assert taken(database, tmp_path, "A", "B", "C") == (0, 9)
+    assert taken(database, tmp_path, "A", "B", "C") == (3, 0)
+
+    daily(tmp_path, "A.csv", 5)
+    assert taken(database, tmp_path, "A", "B", "C") == (2, 2)
+    daily(tmp_path / "symbol=C", "2024.csv", 6)
+    assert taken(database, tmp_path, "A", "B", "C") == (2, 3)
+    assert taken(database, tmp_path, "A", "B", "C") == (3, 0)
+
+
+def test_a_file_of_many_that_has_changed_is_read_again(database: Database, tmp_path: Path) -> None:
+    daily(tmp_path, "A.csv", 3)
+    daily(tmp_path, "all.csv", 3, symbol="M")
+    assert taken(database, tmp_path, "A", "M") == (0, 6)
+    daily(tmp_path, "more.csv", 4, symbol="M")
+    assert taken(database, tmp_path, "A", "M") == (1, 1)
+
+
+def test_a_file_that_cannot_be_read_fails_its_instrument_alone(
+    database: Database, tmp_path: Path
+) -> None:
+    daily(tmp_path, "A.csv", 3)
+    (tmp_path / "B.csv").write_bytes(b"")
+    done = backfill_candles(
+        database, FolderSource(tmp_path), ["A", "B"], timeframe=Timeframe.D1,
+        start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 2, 1, tzinfo=UTC),
+    )  # fmt: skip
+    assert [one.piece.symbol for one in done.failures] == ["B"]
+    assert done.ingested.inserted == 3
 
 
 def test_one_instrument_that_fails_leaves_the_others_alone(database: Database) -> None:
@@ -131,7 +191,8 @@ def test_what_the_source_lacks_is_done_too(database: Database) -> None:
 
 
 def test_a_piece_that_has_not_ended_is_never_done(database: Database) -> None:
-    end = datetime.now(UTC) + timedelta(days=2)
+    # The newest bar has closed, so that the gate has nothing to say.
+    end = datetime.now(UTC) + timedelta(minutes=10)
     fill(database, Prices(), start=end - timedelta(days=3), end=end)
     later = Prices()
     fill(database, later, start=end - timedelta(days=3), end=end)

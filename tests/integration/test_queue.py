@@ -245,6 +245,7 @@ def test_a_queue_that_breaks_is_reported_as_ours(database: Database) -> None:
 UPKEEP = """
 import sys
 from hyperfeast.db import Database
+from hyperfeast.errors import SourceError
 from hyperfeast.jobs import Queue, Task
 
 database = Database(sys.argv[1])
@@ -252,6 +253,8 @@ database = Database(sys.argv[1])
 def heal(**arguments):
     if arguments["symbol"] == "POISON":
         raise ValueError("no such thing")
+    if arguments["symbol"] == "NOPE":
+        raise SourceError("the vendor\\nknows no NOPE")
     database.execute("INSERT INTO refreshes (worker, done) VALUES (%s, true)", [arguments["symbol"]])
 
 Queue(database, lambda: None, [Task("heal", heal)], dead_after=4.0).work()
@@ -279,6 +282,26 @@ def test_what_is_asked_for_runs_once_in_a_long_lived_worker(database: Database) 
         assert process.wait(PATIENCE_S) == 0
     assert statuses(database).count("failed") == 1
     assert queue.ask("heal", calls[:1]) == 1
+
+
+def test_a_failure_of_ours_is_one_line_of_the_log(database: Database) -> None:
+    """Anything else is a fault, whose traceback is wanted."""
+    database.execute("CREATE TABLE refreshes (worker text NOT NULL, done boolean NOT NULL)")
+    Queue(database, lambda: None, [Task("heal", lambda **_: None)]).ask(
+        "heal", [{"symbol": "NOPE"}, {"symbol": "POISON"}]
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", UPKEEP, database.dsn], stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: statuses(database).count("failed") == 2)
+    process.terminate()
+    _, said = process.communicate(timeout=PATIENCE_S)
+    about = [line for line in said.splitlines() if "NOPE" in line]
+    assert len(about) == 1, said
+    assert "symbol='NOPE'" in about[0]
+    assert about[0].endswith("SourceError: the vendor knows no NOPE")
+    assert said.count("Traceback") == 1
+    assert "ValueError: no such thing" in said
 
 
 def refreshed(database: Database) -> list[str]:

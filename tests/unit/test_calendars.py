@@ -1,6 +1,7 @@
 """Session dates and closes."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -68,3 +69,32 @@ def test_time_zones() -> None:
 def test_an_unknown_calendar_is_told_with_a_close_match() -> None:
     with pytest.raises(UsageError, match=r"no calendar 'xnys': did you mean XNYS"):
         calendars.session_close("xnys", pl.Series([date(2024, 1, 2)]))
+
+
+def test_sessions_have_their_half_days_and_lunch_breaks() -> None:
+    found = calendars.sessions("XHKG").filter(pl.col("session").dt.year() == 2024)
+    assert found["session"].is_sorted()
+    day, half = (
+        found.row(by_predicate=pl.col("session") == one, named=True)
+        for one in (date(2024, 12, 23), date(2024, 12, 24))
+    )
+    assert [day[name].hour for name in ("opens", "break_starts", "break_ends", "closes")] == [
+        1,
+        4,
+        5,
+        8,
+    ]
+    assert (half["closes"].hour, half["break_starts"]) == (4, None)
+    assert (
+        calendars.sessions("XNYS")["break_starts"].null_count() == calendars.sessions("XNYS").height
+    )
+    with pytest.raises(UsageError, match="there is no calendar 'XNYC'"):
+        calendars.sessions("XNYC")
+
+
+def test_the_library_is_asked_in_one_place() -> None:
+    """From when its records are read is decided once."""
+    package = Path(calendars.__file__).parent
+    assert [
+        path.name for path in package.rglob("*.py") if "get_calendar(" in path.read_text("utf-8")
+    ] == ["calendars.py"]

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperfeast import reports
 from hyperfeast.errors import DataError, UsageError
 from hyperfeast.reports import (
     DemoReport,
@@ -566,3 +567,15 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Is a directory"):
         write_report(report(), folder)
     assert list(tmp_path.iterdir()) == [folder]
+
+
+# The frame
+
+
+def test_pages_have_one_frame() -> None:
+    """Scripts, policy and header are written in one place, and every page is made there."""
+    folder = Path(reports.__file__).parent
+    for sign in ("<!DOCTYPE", "Content-Security-Policy", "<h1>", "get_plotlyjs", "sha256"):
+        assert [one.name for one in folder.glob("*.py") if sign in one.read_text("utf-8")] == [
+            "frame.py"
+        ]

@@ -263,3 +263,33 @@ def test_folders_of_one_name_are_two_sources(
     assert relative.name in names
     monkeypatch.chdir(tmp_path)
     assert source(relative.name).name == relative.name
+
+
+def test_a_table_that_has_changed_has_another_version() -> None:
+    def version(prices: dict[str, list[float]]) -> dict[str, str]:
+        return FrameSource(_days(prices), name="desk").versions(["A", "B", "NONE"], Timeframe.D1)
+
+    before = version({"A": [1, 2], "B": [1, 2]})
+    assert before.keys() == {"A", "B"}
+    assert version({"B": [1, 2], "A": [1, 2]}) == before
+    assert version({"A": [1, 2, 3], "B": [1, 2]})["A"] != before["A"]
+    assert version({"A": [1, 3], "B": [1, 2]})["A"] != before["A"]
+    assert version({"A": [1, 3], "B": [1, 2]})["B"] == before["B"]
+
+
+def test_a_version_is_of_a_symbol_s_own_files(tmp_path: Path) -> None:
+    _by_timeframe(tmp_path)
+    made = FolderSource(tmp_path)
+
+    def versions() -> tuple[dict[str, str], dict[str, str]]:
+        symbols = ["AAPL", "MSFT"]
+        return made.versions(symbols, Timeframe.D1), made.versions(symbols, Timeframe.M1)
+
+    daily, minutes = versions()
+    assert (daily, minutes) == versions()
+    (tmp_path / "1m" / "MSFT.csv").write_text(_TEXT + "2024-01-05,5\n")
+    daily_then, minutes_then = versions()
+    assert daily_then == daily
+    assert minutes_then["MSFT"] != minutes["MSFT"]
+    (tmp_path / "1d" / "AAPL.csv").replace(tmp_path / "1d" / "MSFT.csv")
+    assert made.versions(["MSFT"], Timeframe.D1) != {"MSFT": daily["MSFT"]}

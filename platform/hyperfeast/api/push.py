@@ -15,11 +15,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, WithJsonSchema
 from starlette.status import HTTP_415_UNSUPPORTED_MEDIA_TYPE
 
-from hyperfeast.api import arrow, bodies, failures, rows
+from hyperfeast.api import arrow, bodies, failures, rows, wording
 from hyperfeast.api.bodies import BodyLimit
 from hyperfeast.api.metrics import Metrics
 from hyperfeast.app import App
-from hyperfeast.errors import DataError, HyperfeastError
+from hyperfeast.errors import DataError, HyperfeastError, UsageError
 from hyperfeast.ingest import IngestSummary, ingest_candles, ingest_metrics
 from hyperfeast.types import Timeframe
 
@@ -194,7 +194,10 @@ class _Receiver:
         push, frame = _rows(request, kind, content_type, body)
         key = request.headers.get(_KEY)
         sha256 = None if key is None else _digest(content_type, push, body)
-        summary = push.ingest(self._app, frame, key, sha256)
+        try:
+            summary = push.ingest(self._app, frame, key, sha256)
+        except (DataError, UsageError) as error:
+            raise wording.of_request(error) from error
         if not summary.replayed:
             self._metrics.ingested(push.table, summary)
             if push.is_rolled_up and summary.inserted + summary.corrected:
@@ -270,7 +273,7 @@ def _answer(summary: IngestSummary) -> Response:
     return failures.answer(
         422,
         "RowsRefused",
-        f"every row was refused ({rules}): see `hyperfeast quarantine --batch {summary.batch_id}`",
+        f"every row was refused ({rules}): they are in quarantine as they came, as batch {summary.batch_id}",
         batch={**shown, "batch_id": str(summary.batch_id)},
     )
 

@@ -9,6 +9,7 @@ from hyperfeast.cli import console
 
 if TYPE_CHECKING:
     from hyperfeast.aggregates import Difference
+    from hyperfeast.db import Database
 
 _Relation = Annotated[
     str | None,
@@ -43,29 +44,14 @@ def list_aggregates(as_json: console.AsJson = False) -> None:
         console.print_json(found)
         return
     console.print_table(
-        [
-            "aggregate",
-            "from",
-            "rows, about",
-            "newest",
-            "dirty days",
-            "oldest mark",
-            "kept by",
-            "policy",
-        ],
-        [
-            [
-                one.relation,
-                one.built_on,
-                one.rows,
-                one.newest,
-                one.dirty_days,
-                one.oldest_mark,
-                one.kept_by,
-                one.policy,
-            ]
-            for one in found
-        ],
+        ["aggregate", "rows, about", "newest", "dirty days", "oldest mark"],
+        [[one.relation, one.rows, one.newest, one.dirty_days, one.oldest_mark] for one in found],
+        title="How current they are",
+    )
+    console.print_table(
+        ["aggregate", "made from", "kept by", "policy"],
+        [[one.relation, one.built_on, one.kept_by, one.policy] for one in found],
+        title="What keeps them",
     )
 
 
@@ -78,11 +64,11 @@ def refresh(
 ) -> None:
     """Bring up to date what changed since the last time; with a range, all of that range."""
     from hyperfeast.aggregates import refresh as refresh_aggregates
-    from hyperfeast.app import App
 
+    database = _database_with(symbol)
     with console.progress_bar("days") as progress:
         report = refresh_aggregates(
-            App().database,
+            database,
             relation=relation,
             since=_day(since),
             until=_day(until),
@@ -112,11 +98,11 @@ def verify(
 ) -> None:
     """Compare with a recomputation from raw rows, and name the buckets that differ (exit code 1)."""
     from hyperfeast.aggregates import verify as verify_aggregates
-    from hyperfeast.app import App
 
+    database = _database_with(symbol)
     with console.progress_bar("slices") as progress:
         found = verify_aggregates(
-            App().database,
+            database,
             relation=relation,
             since=_day(since),
             until=_day(until),
@@ -130,6 +116,21 @@ def verify(
         _show(found)
     if found:
         raise typer.Exit(1)
+
+
+def _database_with(symbols: list[str] | None) -> "Database":
+    """The database in use, if it knows the symbols and users that are named.
+
+    Raises:
+        UsageError: it does not: no bucket of theirs differs, and none could.
+    """
+    from hyperfeast.app import App
+    from hyperfeast.quality import check_keys
+
+    database = App().database
+    if symbols:
+        check_keys(database, symbols)
+    return database
 
 
 def _show(found: "list[Difference]") -> None:

@@ -137,23 +137,40 @@ def _confirmed(plan: "Plan", *, as_json: bool) -> bool:
 
 def _print_states(states: "list[TableState]") -> None:
     console.print_table(
-        ["table", "kept", "dropped before", "chunks", "size", "uncompressed", "rows", "from", "to", "next run"],
+        ["table", "kept", "rows, about", "size", "span"],
         [
             [
                 one.relation,
                 _by_value([(kept.tf, _kept(kept)) for kept in one.kept]),
-                max((kept.dropped_before for kept in one.kept if kept.dropped_before), default=None),
-                _chunks(one),
-                human_bytes(one.bytes),
-                human_bytes(one.bytes_uncompressed),
                 one.rows,
-                one.oldest and f"{one.oldest:%Y-%m-%d}",
-                one.newest and f"{one.newest:%Y-%m-%d}",
-                min((run for run in one.next_runs.values() if run), default=None),
+                human_bytes(one.bytes),
+                _span(one),
             ]
             for one in states
         ],
-    )  # fmt: skip
+    )
+    stored = [
+        [
+            one.relation,
+            _chunks(one),
+            human_bytes(one.bytes_uncompressed) if one.compressed_chunks else None,
+            max((kept.dropped_before for kept in one.kept if kept.dropped_before), default=None),
+            min((run for run in one.next_runs.values() if run), default=None),
+        ]
+        for one in states
+    ]
+    if known := [row for row in stored if any(row[1:])]:
+        console.print_table(
+            ["table", "chunks", "unpacked", "dropped before", "next run"],
+            known,
+            title="Chunks, retention, policies",
+        )
+
+
+def _span(state: "TableState") -> str | None:
+    if state.oldest is None or state.newest is None:
+        return None
+    return f"{state.oldest:%Y-%m-%d} to {state.newest:%Y-%m-%d}"
 
 
 def _kept(kept: "Kept") -> str:

@@ -57,12 +57,23 @@ def down(as_json: console.AsJson = False) -> None:
         )
 
 
-def status(as_json: console.AsJson = False) -> None:
+def status(
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Count large tables, too: else ~ is the planner's estimate."),
+    ] = False,
+    as_json: console.AsJson = False,
+) -> None:
     """Show servers, edition, migrations, row counts and freshness."""
     from hyperfeast.app import App
+    from hyperfeast.monitoring import exact as counted
 
+    app = App()
     with console.spinner("looking"):
-        found = App().status()
+        found = app.status()
+        # Only then is there a database to count in: this command starts none.
+        if exact and found.tables:
+            found = counted(app.database, found)
     if as_json:
         console.print_json(asdict(found) | {"healthy": found.healthy})
     else:
@@ -115,5 +126,9 @@ def _print_status(found: "PlatformStatus") -> None:
         )
     if found.tables:
         console.print_table(
-            ["table", "rows", "newest"], [[one.table, one.rows, one.newest] for one in found.tables]
+            ["table", "rows", "newest"],
+            [
+                [one.table, f"~{one.rows:,}" if one.estimated else one.rows, one.newest]
+                for one in found.tables
+            ],
         )

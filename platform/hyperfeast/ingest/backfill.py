@@ -2,14 +2,15 @@
 
 A piece is one instrument's bars over one stretch of a fixed calendar grid. It is one batch under an
 idempotency key that names it, so that `ingest_batches` says which pieces are done: after a kill the same
-call goes on with the others.
+call goes on with the others. Where a source can tell that its content is another one by now, the key says
+so, too: a folder that has grown is read again.
 """
 
 import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,9 +51,15 @@ class Piece:
     start: datetime
     end: datetime
 
-    def key(self, source: str) -> str:
-        """The idempotency key of its batch; what would not fit in one is hashed."""
+    def key(self, source: str, version: str = "") -> str:
+        """The idempotency key of its batch; what would not fit in one is hashed.
+
+        Args:
+            source: the name of the source.
+            version: of the source's content, if it has one.
+        """
         named = f"backfill/{source}/{self.symbol}/{self.timeframe}/{self.start:%Y%m%dT%H%M}/{self.end:%Y%m%dT%H%M}"
+        named += f"/{version}" if version else ""
         return f"backfill/{_sha256(named)}"
 
 
@@ -141,7 +148,8 @@ def backfill_candles(
         end: zoned; exclusive.
         workers: how many instruments at once. One instrument's pieces go in one after the other.
         calendar: of instruments that are not known yet; see `ingest_candles`.
-        again: also fetch the pieces that an earlier call has done: to get what the source has corrected.
+        again: also fetch the pieces that an earlier call has done: to get what the source has corrected. Files
+            and tables that have changed since are read again without it.
         mirror: where to write what is taken in a second time.
         progress: told (pieces done, pieces in all).
 
@@ -154,11 +162,15 @@ def backfill_candles(
         raise UsageError(f"{source.name} has no bars of {timeframe}: expected one of {known}")
     begun = time.perf_counter()
     wanted = pieces(symbols, timeframe, start, end)
-    done = set() if again else _done(database, [piece.key(source.name) for piece in wanted])
-    todo = [piece for piece in wanted if piece.key(source.name) not in done]
+    # Asked for before anything is read: what changes from now on is read again the next time.
+    versions = source.versions(list({piece.symbol: None for piece in wanted}), timeframe)
+    keys = {piece: piece.key(source.name, versions.get(piece.symbol, "")) for piece in wanted}
+    done = set() if again else _done(database, list(keys.values()))
+    todo = [piece for piece, key in keys.items() if key not in done]
     run = _Run(
         database,
         source,
+        keys,
         calendar,
         again,
         mirror,
@@ -202,6 +214,7 @@ class _Count:
 class _Run:
     database: Database
     source: Source
+    keys: Mapping[Piece, str]
     calendar: str | None
     again: bool
     mirror: Mirror | None
@@ -251,7 +264,7 @@ class _Run:
         """
         frames = list(self.source.fetch(piece.symbol, piece.timeframe, piece.start, piece.end))
         empty = pl.DataFrame(schema=dict.fromkeys(_COLUMNS, pl.String))
-        key = piece.key(self.source.name)
+        key = self.keys[piece]
         return ingest_candles(
             self.database,
             pl.concat(frames, how="diagonal_relaxed") if frames else empty,

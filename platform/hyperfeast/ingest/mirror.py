@@ -3,13 +3,15 @@
 A batch's file is written before the batch commits and gets its name after: a kill in between leaves a file
 that is named as pending, and whether its batch is in the database says which of the two it is. The files
 hold what was taken in; what is served follows from them by the rules of ingestion, so that the two sides
-can be compared row by row.
+can be compared row by row. Which batch was a scope's first is written down beside the files: it says what they
+have to hold, should the oldest be lost.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -23,6 +25,7 @@ from hyperfeast.sqlfiles import query
 from hyperfeast.types import Timeframe
 
 _PENDING = ".pending"
+_BEGINNINGS = "_began"
 # How many symbols or users are compared at once: few enough for memory.
 _AT_ONCE, _MINUTES_AT_ONCE = 50, 4
 
@@ -31,7 +34,7 @@ Kind = Literal["only in the database", "only in the files", "differs"]
 
 @dataclass(frozen=True)
 class Mirror:
-    """A folder of Parquet files: `<table>/<scope>/<batch>.parquet`, one a batch."""
+    """A folder of Parquet files: `<scope>/<batch>.parquet`, one a batch; `_began/<scope>` names the first."""
 
     folder: Path
 
@@ -65,6 +68,8 @@ class Mirror:
         # The batch is in: if the name cannot be given now, the next comparison gives it.
         with suppress(OSError):
             pending.rename(file)
+            if not _beginning(self.folder, scope).exists():
+                _write_beginning(self.folder, scope, batch_id)
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,9 @@ class Comparison:
 def compare(database: Database, folder: Path, *, limit: int = 100) -> Comparison:
     """Compare every row that the files or the database have taken in since the files began.
 
-    Left out are rows that the database had before the first file, which may keep a column or a stamp that no
-    file has, and rows below the horizon of retention. Batches that run while it compares may show as mismatches.
+    Left out are rows that the database had before the first file, lost or not, which may keep a column or a
+    stamp that no file has, and rows below the horizon of retention. Batches that run while it compares may show
+    as mismatches.
 
     Args:
         database: one side.
@@ -151,7 +157,39 @@ def _settle(database: Database, folder: Path) -> tuple[int, int]:
 
 
 def _scopes(folder: Path) -> list[str]:
-    return sorted({str(path.parent.relative_to(folder)) for path in folder.rglob("*.parquet")})
+    """Those that have files, and those that have lost all of theirs."""
+    beginnings = folder / _BEGINNINGS
+    begun = [path for path in beginnings.rglob("*") if path.is_file() and path.suffix != _PENDING]
+    return sorted(
+        {str(path.parent.relative_to(folder)) for path in folder.rglob("*.parquet")}
+        | {str(path.relative_to(beginnings)) for path in begun}
+    )
+
+
+def _beginning(folder: Path, scope: str) -> Path:
+    return folder / _BEGINNINGS / scope
+
+
+def _write_beginning(folder: Path, scope: str, batch_id: UUID) -> None:
+    file = _beginning(folder, scope)
+    pending = file.with_name(f"{file.name}.{batch_id}{_PENDING}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pending.write_text(f"{batch_id}\n", encoding="ascii")
+    _sync(pending)
+    pending.replace(file)
+
+
+def _read_beginning(folder: Path, scope: str) -> UUID | None:
+    file = _beginning(folder, scope)
+    try:
+        return UUID(file.read_text(encoding="ascii").strip())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{file} does not name the first batch of the copy ({error}): the copy is damaged; without that "
+            "file it is held to begin with the oldest one that is left"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -180,10 +218,10 @@ def _compare_scope(
     if table is None:
         raise DataError(f"{folder / scope} is no copy of a table: expected {', '.join(_TABLES)}")
     files = _files(database, folder / scope)
-    if not files:
+    began = _began(database, folder, scope, [batch for batch, _ in files])
+    if began is None:
         return
-    began = database.fetch(query("mirror", "began"), {"ids": [batch for batch, _ in files]})[0]
-    scope_of = {"tf": tf, "began": began["began"]}
+    scope_of = {"tf": tf, "began": began}
     parts = set(_parts_of(files, table)) | {
         row["part"] for row in database.fetch(query("mirror", f"{name}_parts"), scope_of)
     }
@@ -196,13 +234,31 @@ def _compare_scope(
         kept = _kept(files, table, some)
         before = database.frame(
             query("mirror", f"{name}_before"),
-            (tf, some, began["began"]) if tf else (some, began["began"]),
+            (tf, some, began) if tf else (some, began),
         )
         served = database.frame(query("mirror", name), (tf, some) if name == "candles" else (some,))
         if horizon is not None:
             served, kept = (one.filter(pl.col("ts") >= horizon) for one in (served, kept))
         kept = kept.join(before, on=table.key, how="anti")
         yield _differences(scope, table, served.join(before, on=table.key, how="anti"), kept)
+
+
+def _began(
+    database: Database, folder: Path, scope: str, batches: Sequence[UUID]
+) -> datetime | None:
+    """When the first batch of a scope began, whether its file is there or not; None if none is in.
+
+    It is written down where it is not yet, or where two batches that began at once were the first.
+    """
+    noted = _read_beginning(folder, scope)
+    ids = list(batches) if noted is None else [*batches, noted]
+    rows = database.fetch(query("mirror", "began"), {"ids": ids})
+    if not rows:
+        return None
+    if rows[0]["batch_id"] != noted:
+        with suppress(OSError):
+            _write_beginning(folder, scope, rows[0]["batch_id"])
+    return rows[0]["began"]  # type: ignore[no-any-return]
 
 
 def _files(database: Database, folder: Path) -> list[tuple[UUID, Path]]:
@@ -248,6 +304,9 @@ def _applied(served: pl.DataFrame, rows: pl.DataFrame, table: _Table) -> pl.Data
     arrived = pl.coalesce(pl.col(f"{given[0]}_new").is_not_null(), pl.lit(value=False))
     outdated = (pl.col("published_at_new") < pl.col("published_at")).fill_null(value=False)
     new = arrived & ~outdated
+    # A bar with equal values and no stamp is left alone, and keeps the stamp that it has.
+    differs = pl.any_horizontal(pl.col(f"{name}_new").ne_missing(pl.col(name)) for name in given)
+    stamped = new & (differs | pl.col("published_at_new").is_not_null())
     return joined.select(
         *table.key,
         *(
@@ -256,7 +315,7 @@ def _applied(served: pl.DataFrame, rows: pl.DataFrame, table: _Table) -> pl.Data
             else pl.col(name)
             for name in (*table.values,)
         ),
-        pl.when(new).then("published_at_new").otherwise("published_at").alias("published_at"),
+        pl.when(stamped).then("published_at_new").otherwise("published_at").alias("published_at"),
     )
 
 

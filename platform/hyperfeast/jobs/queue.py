@@ -36,6 +36,21 @@ _BEATS_BEFORE_DEATH = 3
 _UNFINISHED = (Status.TODO, Status.DOING)
 
 
+class _ExpectedFailures(logging.Filter):
+    """What hyperfeast itself reports says what to do: one line, and where it came from for debugging only."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HyperfeastError) and not _log.isEnabledFor(logging.DEBUG):
+            flat = " ".join(f"{type(error).__name__}: {error}".split())
+            record.msg, record.args = f"{record.getMessage()}: {flat}", None
+            record.exc_info = record.exc_text = None
+        return True
+
+
+_EXPECTED_FAILURES = _ExpectedFailures()
+
+
 class Queue:
     """The queue of one database.
 
@@ -58,6 +73,7 @@ class Queue:
         self._database = database
         self._dead_after = dead_after
         self._failure: Exception | None = None
+        logging.getLogger("procrastinate.worker").addFilter(_EXPECTED_FAILURES)
         self._app = procrastinate.App(
             connector=procrastinate.PsycopgConnector(
                 conninfo=conninfo.make_conninfo(database.dsn, application_name="hyperfeast worker")

@@ -9,6 +9,7 @@ from hyperfeast.quality.completeness import (
     metric_completeness,
     monthly_completeness,
 )
+from hyperfeast.quality.known import check_keys
 from hyperfeast.quality.outliers import Flagging, OutlierRules, flag_outliers
 from hyperfeast.quality.results import Result
 from hyperfeast.quality.sessions import sync_calendars
@@ -22,6 +23,7 @@ __all__ = [
     "QualitySummary",
     "Result",
     "check",
+    "check_keys",
     "completeness",
     "flag_outliers",
     "heal",

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from hyperfeast.db import Database
 from hyperfeast.errors import UsageError
+from hyperfeast.quality.known import check_instrument
 from hyperfeast.quality.sessions import sync_calendars
 from hyperfeast.sqlfiles import query
 from hyperfeast.types import Timeframe
@@ -251,10 +252,7 @@ def check_range(since: datetime | None, until: datetime | None) -> None:
 def _series(
     database: Database, symbol: str | None, timeframe: Timeframe | None
 ) -> list[tuple[str, str]]:
-    if symbol is not None and not database.fetch(
-        query("quality", "known_symbol"), {"symbol": symbol}
-    ):
-        raise UsageError(f"no instrument {symbol!r}: it has to be in the table instruments")
+    check_instrument(database, symbol)
     rows = database.fetch(
         query("quality", "series"),
         {

@@ -22,6 +22,7 @@ from hyperfeast import calendars
 from hyperfeast.adjustment import split_factor
 from hyperfeast.db import Database, copy_frame
 from hyperfeast.errors import UsageError
+from hyperfeast.quality.known import check_instrument
 from hyperfeast.quality.sessions import sync_calendars
 from hyperfeast.sqlfiles import query
 from hyperfeast.types import Timeframe
@@ -191,10 +192,7 @@ def flag_outliers(
 
 
 def _symbols(database: Database, symbol: str | None, timeframe: Timeframe) -> list[str]:
-    if symbol is not None and not database.fetch(
-        query("quality", "known_symbol"), {"symbol": symbol}
-    ):
-        raise UsageError(f"no instrument {symbol!r}: it has to be in the table instruments")
+    check_instrument(database, symbol)
     # Without bars too: the flags of bars that are gone have to go.
     rows = database.fetch(
         query("quality", "series"),

@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from importlib.metadata import version
-from typing import Any
 
 import polars as pl
 
@@ -12,8 +11,6 @@ from hyperfeast.sqlfiles import query
 
 # The library knows a year ahead; what is stored has to reach this far.
 _REACH = timedelta(days=270)
-_START = "1970-01-01"
-_MOMENT = pl.Datetime("us", "UTC")
 
 
 def sync_calendars(database: Database, *, force: bool = False) -> dict[str, int]:
@@ -46,7 +43,9 @@ def sync_calendars(database: Database, *, force: bool = False) -> dict[str, int]
 
 
 def _sync(database: Database, calendar: str, source: str) -> int:
-    rows = _sessions(calendar).with_columns(calendar=pl.lit(calendar), source=pl.lit(source))
+    rows = calendars.sessions(calendar).with_columns(
+        calendar=pl.lit(calendar), source=pl.lit(source)
+    )
     with database.connect() as connection:
         connection.execute(query("quality", "lock_sessions"))
         connection.execute(query("quality", "stage_sessions"))
@@ -57,29 +56,3 @@ def _sync(database: Database, calendar: str, source: str) -> int:
                 query("quality", statement), {"calendar": calendar}
             ).rowcount
     return changed
-
-
-def _sessions(calendar: str) -> pl.DataFrame:
-    """Columns session, opens, closes, break_starts, break_ends; one row a session."""
-    schedule = _schedule(calendar)
-    return pl.DataFrame(
-        {
-            "session": pl.Series(schedule.index.to_numpy()).cast(pl.Date),
-            "opens": pl.from_pandas(schedule["open"]).cast(_MOMENT),
-            "closes": pl.from_pandas(schedule["close"]).cast(_MOMENT),
-            "break_starts": pl.from_pandas(schedule["break_start"]).cast(_MOMENT),
-            "break_ends": pl.from_pandas(schedule["break_end"]).cast(_MOMENT),
-        }
-    )
-
-
-def _schedule(calendar: str) -> Any:
-    """The library's table, from 1970 or from where its record of holidays begins."""
-    import exchange_calendars
-
-    calendars.timezone(calendar)  # refuses a name that is no calendar's
-    try:
-        return exchange_calendars.get_calendar(calendar, start=_START).schedule
-    except ValueError:
-        beginning = type(exchange_calendars.get_calendar(calendar)).bound_min()
-        return exchange_calendars.get_calendar(calendar, start=beginning).schedule

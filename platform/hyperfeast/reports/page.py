@@ -1,27 +1,15 @@
-"""The page itself: tables, charts and sentences, put into one HTML file and written at once.
+"""The demo's page: tables, charts and sentences, put into one HTML file and written at once."""
 
-Everything from outside is escaped; and should a value still slip through as markup, the page's
-content security policy lets nothing run but the two scripts written here, and nothing load at all.
-"""
-
-import base64
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from functools import cache
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from hyperfeast.reports import figures
 from hyperfeast.reports.content import DemoReport, PredictionRow, ScoreRow
 from hyperfeast.reports.files import write_whole
-from hyperfeast.reports.palette import DARK, LIGHT, dark_twins
+from hyperfeast.reports.frame import breakable, chart, moment, page, section, table
 from hyperfeast.reports.readings import (
-    day_text,
     number_text,
     percent_text,
     read_equity,
@@ -35,11 +23,6 @@ from hyperfeast.reports.series import is_number, numbers
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-_MARK = '<path d="M1 11h3v4H1zM6.5 7h3v8h-3zM12 2h3v13h-3z"/>'
-_FAVICON = "data:image/svg+xml," + quote(
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" fill="{LIGHT.signal}">{_MARK}</svg>'
-)
 
 _SIGNAL_LINE = '<line class="signal-line" y1="6" x2="28" y2="6"/>'
 _SIGNAL_DOTS = f'{_SIGNAL_LINE}<circle class="signal-mark" cx="14" cy="6" r="3"/>'
@@ -63,79 +46,13 @@ def write_report(report: DemoReport, path: Path) -> Path:
     Raises:
         UsageError: the file cannot be written there.
     """
-    return write_whole(_page(report), path)
-
-
-def _page(report: DemoReport) -> str:
-    charts = _figures(report)
-    plotly, drawing = _plotly(), _resource("charts.js")
-    data = _json({"figures": charts, "darkTwins": dark_twins()})
-    policy = (
-        f"default-src 'none'; script-src {_hash(plotly)} {_hash(drawing)}; "
-        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    whole = page(
+        report.title, report.created_at, report.summary, _sections(report), _figures(report)
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="generator" content="hyperfeast">
-<title>{escape(report.title)}</title>
-<link rel="icon" href="{_FAVICON}">
-<style>{_styles()}</style>
-</head>
-<body>
-{_header(report)}
-<main>
-{_sections(report)}
-</main>
-<footer>
-<p>This page is one file and loads nothing from anywhere. \
-<span class="by-mouse">Drag across a chart to zoom in, double-click to zoom out.</span></p>
-<noscript><p>The charts need JavaScript; the tables and the sentences do not.</p></noscript>
-</footer>
-<script type="application/json" id="figures">{data}</script>
-<script>{plotly}</script>
-<script>{drawing}</script>
-</body>
-</html>
-"""
+    return write_whole(whole, path)
 
 
-@cache
-def _resource(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    # A browser reads CR as LF before it hashes a script.
-    return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _hash(script: str) -> str:
-    digest = hashlib.sha256(script.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _json(value: object) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _styles() -> str:
-    return (
-        f":root {{ --font: {figures.FONT}; {LIGHT.css()} }}\n"
-        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {DARK.css()} }} }}\n"
-        f"{_resource('page.css')}"
-    )
-
-
-def _figures(report: DemoReport) -> dict[str, object]:
+def _figures(report: DemoReport) -> "dict[str, Figure]":
     """The figures that have something to show, by the id of their element."""
     made: dict[str, Figure] = {}
     if numbers(report.equity.signal) or numbers(report.equity.buy_and_hold):
@@ -146,133 +63,61 @@ def _figures(report: DemoReport) -> dict[str, object]:
         made["chart-importance"] = figures.importance_figure(report.importance)
     if numbers(report.glucose.day_mean):
         made["chart-glucose"] = figures.glucose_figure(report.glucose)
-    return {element: json.loads(figure.to_json()) for element, figure in made.items()}
+    return made
 
 
-def _header(report: DemoReport) -> str:
-    summary = "\n".join(
-        f"<div><dt>{_breakable(what)}</dt><dd>{_breakable(value)}</dd></div>"
-        for what, value in report.summary
-    )
-    tiles = f'\n<dl class="summary">\n{summary}\n</dl>' if report.summary else ""
-    return f"""<header>
-<p class="product"><svg viewBox="0 0 16 16" aria-hidden="true">{_MARK}</svg>hyperfeast</p>
-<h1>{escape(report.title)}</h1>
-<p class="made">Made {_moment(report.created_at)}</p>{tiles}
-</header>"""
-
-
-def _breakable(text: str) -> str:
-    """Escaped text that may break after an underscore rather than within a word."""
-    return escape(text).replace("_", "_<wbr>")
-
-
-def _sections(report: DemoReport) -> str:
+def _sections(report: DemoReport) -> list[str]:
     auc = number_text(report.roc.auc, 3)
     bars = min(len(report.importance), figures.MOST_FEATURES)
     shown = f"The {bars} with the most gain are shown. " if len(report.importance) > bars else ""
-    return "\n".join(
-        [
-            _section("scores", "Score out of sample", _scores(report.scores)),
-            _chart(
-                "equity",
-                "Equity: the signal against buying and holding",
-                height=380,
-                key=[(_SIGNAL_LINE, "Signal"), (_BENCHMARK_LINE, "Buy and hold")],
-                reading=read_equity(report.equity),
-                drawn=bool(numbers(report.equity.signal) or numbers(report.equity.buy_and_hold)),
-            ),
-            '<div class="pair">',
-            _chart(
-                "roc",
-                "ROC: how well it ranks",
-                height=None,
-                key=[
-                    (_SIGNAL_LINE, f"Model, AUC {auc}"),
-                    (_BENCHMARK_LINE, "Coin toss, AUC 0.500"),
-                ],
-                reading=read_roc(report.roc),
-                drawn=bool(report.roc.true_positive_rate),
-            ),
-            _chart(
-                "importance",
-                "Importance: what the trees used",
-                height=90 + 22 * bars,
-                key=[],
-                reading=shown + read_importance(report.importance),
-                drawn=bool(report.importance),
-            ),
-            "</div>",
-            _section("predictions", "Latest predictions", _predictions(report.predictions)),
-            _chart(
-                "glucose",
-                "Glucose: each day against its trailing 30 days",
-                height=520,
-                key=[
-                    (_SIGNAL_DOTS, "Day"),
-                    (_MEAN_LINE, "30-day mean"),
-                    (_BAND, "Mean \N{PLUS-MINUS SIGN} 2 std"),
-                    (_LIMIT_LINE, "z = \N{PLUS-MINUS SIGN}2"),
-                    (_FLAG, "Flagged day"),
-                ],
-                reading=read_glucose(report.glucose),
-                drawn=bool(numbers(report.glucose.day_mean)),
-            ),
-            _notes(report.notes),
-        ]
-    )
-
-
-def _section(name: str, title: str, body: str) -> str:
-    return f"""<section aria-labelledby="title-{name}">
-<h2 id="title-{name}">{escape(title)}</h2>
-{body}
-</section>"""
-
-
-def _chart(
-    name: str,
-    title: str,
-    *,
-    height: int | None,
-    key: Sequence[tuple[str, str]],
-    reading: str,
-    drawn: bool,
-) -> str:
-    """A titled chart with its key and its reading; the reading alone if nothing is drawn.
-
-    Without a height, in pixels, the chart is about square.
-    """
-    shape = (
-        'class="chart square"' if height is None else f'class="chart" style="height: {height}px"'
-    )
-    caption = f'<figcaption id="reading-{name}">{escape(reading)}</figcaption>'
-    if not drawn:
-        return _section(name, title, f'<p class="reading">{escape(reading)}</p>')
-    entries = "\n".join(
-        f'<li><svg viewBox="0 0 28 12" aria-hidden="true">{mark}</svg>{escape(text)}</li>'
-        for mark, text in key
-    )
-    legend = f'<ul class="key">\n{entries}\n</ul>\n' if key else ""
-    return _section(
-        name,
-        title,
-        f'<figure>\n{legend}<div id="chart-{name}" {shape} role="img" '
-        f'aria-labelledby="title-{name}" aria-describedby="reading-{name}"></div>\n{caption}\n</figure>',
-    )
-
-
-def _table(label: str, head: str, rows: Sequence[str]) -> str:
-    # Wide tables scroll in a frame of their own, which a keyboard must be able to reach.
-    body = "\n".join(rows)
-    return f"""<div class="scroll" role="region" aria-label="{label}" tabindex="0">
-<table>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{body}
-</tbody>
-</table>
-</div>"""
+    return [
+        section("scores", "Score out of sample", _scores(report.scores)),
+        chart(
+            "equity",
+            "Equity: the signal against buying and holding",
+            height=380,
+            key=[(_SIGNAL_LINE, "Signal"), (_BENCHMARK_LINE, "Buy and hold")],
+            reading=read_equity(report.equity),
+            drawn=bool(numbers(report.equity.signal) or numbers(report.equity.buy_and_hold)),
+        ),
+        '<div class="pair">',
+        chart(
+            "roc",
+            "ROC: how well it ranks",
+            height=None,
+            key=[
+                (_SIGNAL_LINE, f"Model, AUC {auc}"),
+                (_BENCHMARK_LINE, "Coin toss, AUC 0.500"),
+            ],
+            reading=read_roc(report.roc),
+            drawn=bool(report.roc.true_positive_rate),
+        ),
+        chart(
+            "importance",
+            "Importance: what the trees used",
+            height=90 + 22 * bars,
+            key=[],
+            reading=shown + read_importance(report.importance),
+            drawn=bool(report.importance),
+        ),
+        "</div>",
+        section("predictions", "Latest predictions", _predictions(report.predictions)),
+        chart(
+            "glucose",
+            "Glucose: each day against its trailing 30 days",
+            height=520,
+            key=[
+                (_SIGNAL_DOTS, "Day"),
+                (_MEAN_LINE, "30-day mean"),
+                (_BAND, "Mean \N{PLUS-MINUS SIGN} 2 std"),
+                (_LIMIT_LINE, "z = \N{PLUS-MINUS SIGN}2"),
+                (_FLAG, "Flagged day"),
+            ],
+            reading=read_glucose(report.glucose),
+            drawn=bool(numbers(report.glucose.day_mean)),
+        ),
+        _notes(report.notes),
+    ]
 
 
 def _scores(scores: Sequence[ScoreRow]) -> str:
@@ -287,7 +132,7 @@ def _scores(scores: Sequence[ScoreRow]) -> str:
     ]
     cells = [_score_cells(texts, best, values) for texts, best, values in columns]
     rows = [
-        f'<tr><th scope="row">{_breakable(row.name)}</th>{"".join(cells_of_row)}</tr>'
+        f'<tr><th scope="row">{breakable(row.name)}</th>{"".join(cells_of_row)}</tr>'
         for row, *cells_of_row in zip(scores, *cells, strict=True)
     ]
     head = '<th scope="col">Model or baseline</th>' + "".join(
@@ -299,7 +144,7 @@ def _scores(scores: Sequence[ScoreRow]) -> str:
             ("Brier", "lower"),
         ]
     )
-    return _table("Scores", head, rows) + reading
+    return table("Scores", head, rows) + reading
 
 
 def _score_cells(
@@ -325,10 +170,10 @@ def _predictions(predictions: Sequence[PredictionRow]) -> str:
     rows = [
         f'<tr><th scope="row">{escape(row.symbol)}</th><td class="text">{escape(row.label)}</td>'
         f"<td>{_probability(row.proba)}</td>"
-        f"<td>{_FRESHNESS[row.stale]} {_moment(row.event_timestamp)}</td></tr>"
+        f"<td>{_FRESHNESS[row.stale]} {moment(row.event_timestamp)}</td></tr>"
         for row in predictions
     ]
-    return _table("Predictions", head, rows) + reading
+    return table("Predictions", head, rows) + reading
 
 
 _FRESHNESS = {
@@ -353,11 +198,4 @@ def _notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
     items = "\n".join(f"<li>{escape(note)}</li>" for note in notes)
-    return _section("notes", "Read with care", f'<ul class="notes">\n{items}\n</ul>')
-
-
-def _moment(moment: datetime) -> str:
-    zoned = moment.astimezone(UTC)
-    return (
-        f'<time datetime="{zoned:%Y-%m-%dT%H:%M:%SZ}">{day_text(zoned)}, {zoned:%H:%M} UTC</time>'
-    )
+    return section("notes", "Read with care", f'<ul class="notes">\n{items}\n</ul>')

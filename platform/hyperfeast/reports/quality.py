@@ -1,12 +1,11 @@
 """The report of the data's quality: one HTML file like the demo's, from plain values."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperfeast.errors import DataError
 from hyperfeast.reports.figures import (
@@ -15,21 +14,8 @@ from hyperfeast.reports.figures import (
     _line,
 )
 from hyperfeast.reports.files import write_whole
-from hyperfeast.reports.page import (
-    _FAVICON,
-    _MARK,
-    _breakable,
-    _chart,
-    _hash,
-    _json,
-    _moment,
-    _plotly,
-    _resource,
-    _section,
-    _styles,
-    _table,
-)
-from hyperfeast.reports.palette import LIGHT, dark_twins
+from hyperfeast.reports.frame import breakable, chart, moment, page, section, table
+from hyperfeast.reports.palette import LIGHT
 from hyperfeast.reports.readings import count_text, number_text, percent_text
 
 if TYPE_CHECKING:
@@ -139,101 +125,61 @@ def write_quality_report(report: QualityReport, path: Path) -> Path:
     Raises:
         UsageError: the file cannot be written there.
     """
-    return write_whole(_page(report), path)
-
-
-def _page(report: QualityReport) -> str:
-    plotly, drawing = _plotly(), _resource("charts.js")
-    data = _json({"figures": _figures(report), "darkTwins": dark_twins()})
-    policy = (
-        f"default-src 'none'; script-src {_hash(plotly)} {_hash(drawing)}; "
-        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    whole = page(
+        "Data quality",
+        report.created_at,
+        _tiles(report),
+        _sections(report),
+        _figures(report),
+        styles=_OWN_STYLES,
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="generator" content="hyperfeast">
-<title>Data quality</title>
-<link rel="icon" href="{_FAVICON}">
-<style>{_styles()}{_OWN_STYLES}</style>
-</head>
-<body>
-{_header(report)}
-<main>
-{_sections(report)}
-</main>
-<footer>
-<p>This page is one file and loads nothing from anywhere. \
-<span class="by-mouse">Drag across a chart to zoom in, double-click to zoom out.</span></p>
-<noscript><p>The charts need JavaScript; the tables and the sentences do not.</p></noscript>
-</footer>
-<script type="application/json" id="figures">{data}</script>
-<script>{plotly}</script>
-<script>{drawing}</script>
-</body>
-</html>
-"""
+    return write_whole(whole, path)
 
 
-def _header(report: QualityReport) -> str:
+def _tiles(report: QualityReport) -> list[tuple[str, str]]:
     passed = sum(row.passed for row in report.checks)
     expected = sum(row.expected for row in report.completeness)
     present = sum(row.present for row in report.completeness)
-    tiles = [
+    return [
         ("Checks passed", f"{passed:,} of {len(report.checks):,}"),
         ("Rows expected", f"{expected:,}"),
         ("Rows missing", f"{expected - present:,}"),
         ("Outliers flagged", f"{report.outliers_in_all:,}"),
         ("Rows refused", f"{sum(rows for _, _, rows in report.quarantine):,}"),
     ]
-    summary = "\n".join(f"<div><dt>{what}</dt><dd>{value}</dd></div>" for what, value in tiles)
-    return f"""<header>
-<p class="product"><svg viewBox="0 0 16 16" aria-hidden="true">{_MARK}</svg>hyperfeast</p>
-<h1>Data quality</h1>
-<p class="made">Made {_moment(report.created_at)}</p>
-<dl class="summary">
-{summary}
-</dl>
-</header>"""
 
 
-def _sections(report: QualityReport) -> str:
+def _sections(report: QualityReport) -> list[str]:
     strips = _strips(report.months)
-    return "\n".join(
-        [
-            _section("checks", "Checks", _checks(report.checks)),
-            _chart(
-                "trend",
-                "Share of checks passed, by day",
-                height=_TREND_PX,
-                key=[],
-                reading=_read_trend(report.pass_rates),
-                drawn=bool(report.pass_rates),
-            ),
-            _chart(
-                "months",
-                "Completeness by month",
-                height=_STRIP_FRAME_PX + _STRIP_PX * len(strips),
-                key=[
-                    ('<rect class="band-mark" width="28" height="12"/>', "Complete"),
-                    (
-                        '<rect width="28" height="12" style="fill: var(--benchmark)"/>',
-                        f"{percent_text(NEARLY)} or more",
-                    ),
-                    ('<rect width="28" height="12" style="fill: var(--flag)"/>', "Less"),
-                ],
-                reading=_read_months(report),
-                drawn=bool(strips),
-            ),
-            _section("completeness", "Least complete series", _completeness(report.completeness)),
-            _section("outliers", "Newest outliers", _outliers(report)),
-            _section("quarantine", "Refused rows", _quarantine(report.quarantine)),
-        ]
-    )
+    return [
+        section("checks", "Checks", _checks(report.checks)),
+        chart(
+            "trend",
+            "Share of checks passed, by day",
+            height=_TREND_PX,
+            key=[],
+            reading=_read_trend(report.pass_rates),
+            drawn=bool(report.pass_rates),
+        ),
+        chart(
+            "months",
+            "Completeness by month",
+            height=_STRIP_FRAME_PX + _STRIP_PX * len(strips),
+            key=[
+                ('<rect class="band-mark" width="28" height="12"/>', "Complete"),
+                (
+                    '<rect width="28" height="12" style="fill: var(--benchmark)"/>',
+                    f"{percent_text(NEARLY)} or more",
+                ),
+                ('<rect width="28" height="12" style="fill: var(--flag)"/>', "Less"),
+            ],
+            reading=_read_months(report),
+            drawn=bool(strips),
+        ),
+        section("completeness", "Least complete series", _completeness(report.completeness)),
+        section("outliers", "Newest outliers", _outliers(report)),
+        section("quarantine", "Refused rows", _quarantine(report.quarantine)),
+    ]
 
 
 def _checks(rows: Sequence[CheckRow]) -> str:
@@ -250,17 +196,17 @@ def _checks(rows: Sequence[CheckRow]) -> str:
         False: '<span class="stale">failed</span> ',
     }
     cells = [
-        f'<tr><th scope="row">{_breakable(row.scope)}</th>'
-        f'<td class="text">{_breakable(row.check)}</td>'
+        f'<tr><th scope="row">{breakable(row.scope)}</th>'
+        f'<td class="text">{breakable(row.check)}</td>'
         f'<td class="text">{state[row.passed]}{escape(row.finding)}</td>'
-        f"<td>{_moment(row.at)}</td></tr>"
+        f"<td>{moment(row.at)}</td></tr>"
         for row in rows
     ]
     head = (
         '<th scope="col">Scope</th><th scope="col" class="text">Check</th>'
         '<th scope="col" class="text">Result</th><th scope="col">Checked</th>'
     )
-    return _table("Checks", head, cells) + _reading(verdict)
+    return table("Checks", head, cells) + _reading(verdict)
 
 
 def _completeness(rows: Sequence[CompletenessRow]) -> str:
@@ -273,7 +219,7 @@ def _completeness(rows: Sequence[CompletenessRow]) -> str:
     if not gapped:
         return _reading(f"Nothing is missing in {count_text(len(rows), 'series', 'series')}.")
     cells = [
-        f'<tr><th scope="row">{_breakable(row.key)}</th>'
+        f'<tr><th scope="row">{breakable(row.key)}</th>'
         f'<td class="text">{escape(row.tf or "readings")}</td>'
         f"<td>{row.expected:,}</td><td>{row.expected - row.present:,}</td><td>{row.ranges:,}</td>"
         f"<td>{_share(row.present, row.expected)}</td></tr>"
@@ -283,7 +229,7 @@ def _completeness(rows: Sequence[CompletenessRow]) -> str:
         f'<th scope="col">{name}</th>' for name in ("Expected", "Missing", "Ranges", "Complete")
     )
     shown = f" The {_MOST_ROWS} least complete are shown." if len(gapped) > _MOST_ROWS else ""
-    return _table("Completeness", head, cells) + _reading(
+    return table("Completeness", head, cells) + _reading(
         f"{len(gapped):,} of {count_text(len(rows), 'series', 'series')} "
         f"{'lacks' if len(gapped) == 1 else 'lack'} rows that {'its' if len(gapped) == 1 else 'their'} "
         f"calendar or device makes expected.{shown}"
@@ -294,8 +240,8 @@ def _outliers(report: QualityReport) -> str:
     if not report.outliers:
         return _reading("No bar is flagged.")
     cells = [
-        f'<tr><th scope="row">{_breakable(row.key)}</th><td class="text">{escape(row.tf)}</td>'
-        f'<td>{_moment(row.ts)}</td><td class="text">{escape(row.method.replace("_", " "))}</td>'
+        f'<tr><th scope="row">{breakable(row.key)}</th><td class="text">{escape(row.tf)}</td>'
+        f'<td>{moment(row.ts)}</td><td class="text">{escape(row.method.replace("_", " "))}</td>'
         f"<td>{number_text(row.score, 1)}</td></tr>"
         for row in report.outliers
     ]
@@ -308,7 +254,7 @@ def _outliers(report: QualityReport) -> str:
         if report.outliers_in_all > len(report.outliers)
         else ""
     )
-    return _table("Outliers", head, cells) + _reading(
+    return table("Outliers", head, cells) + _reading(
         f"{count_text(report.outliers_in_all, 'flag')} "
         f"{'stands' if report.outliers_in_all == 1 else 'stand'} on bars that look wrong; "
         f"the bars themselves are as they came.{shown}"
@@ -319,14 +265,14 @@ def _quarantine(rows: Sequence[tuple[str, str, int]]) -> str:
     if not rows:
         return _reading("No row was refused.")
     cells = [
-        f'<tr><th scope="row">{_breakable(rule)}</th><td class="text">{_breakable(target)}</td>'
+        f'<tr><th scope="row">{breakable(rule)}</th><td class="text">{breakable(target)}</td>'
         f"<td>{count:,}</td></tr>"
         for target, rule, count in rows
     ]
     head = (
         '<th scope="col">Rule</th><th scope="col" class="text">Table</th><th scope="col">Rows</th>'
     )
-    return _table("Refused rows", head, cells) + _reading(
+    return table("Refused rows", head, cells) + _reading(
         "Each row counts under the first rule that it broke; `hyperfeast quarantine` shows them."
     )
 
@@ -374,13 +320,13 @@ def _read_months(report: QualityReport) -> str:
     )
 
 
-def _figures(report: QualityReport) -> dict[str, Any]:
+def _figures(report: QualityReport) -> "dict[str, Figure]":
     made: dict[str, Figure] = {}
     if report.pass_rates:
         made["chart-trend"] = _trend_figure(report.pass_rates)
     if report.months:
         made["chart-months"] = _months_figure(report.months)
-    return {element: json.loads(figure.to_json()) for element, figure in made.items()}
+    return made
 
 
 def _trend_figure(rates: Sequence[tuple[date, int, int]]) -> "Figure":

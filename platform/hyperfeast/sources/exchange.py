@@ -91,6 +91,10 @@ class CcxtSource:
         markets = self._markets()
         return sorted(name for name, market in markets.items() if market.get("active") is not False)
 
+    def versions(self, symbols: Sequence[str], timeframe: Timeframe) -> Mapping[str, str]:  # noqa: ARG002
+        """None: a vendor corrects a bar now and then, and does not say so."""
+        return {}
+
     def _fetch(
         self, symbol: str, timeframe: Timeframe, start: datetime, end: datetime
     ) -> Iterator[pl.DataFrame]:

@@ -14,9 +14,11 @@ files are taken as bars of whichever timeframe is asked for.
 
 import csv
 import gzip
+import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -88,6 +90,20 @@ class FolderSource:
                 symbols |= {_named(path)} if column is None else _symbols_within(path, column)
         return sorted(symbols)
 
+    def versions(self, symbols: Sequence[str], timeframe: Timeframe) -> dict[str, str]:
+        """By the names, sizes and times of change of each symbol's files.
+
+        A symbol without files of its own may be in any that lies beside them.
+        """
+        folder = self._folder(timeframe)
+        partitions, files = _partitions(folder), _files(folder)
+        named: dict[str, list[Path]] = defaultdict(list)
+        for path in files:
+            named[_named(path)].append(path)
+        shared = _version(folder, files)
+        owned = {symbol: _owned(partitions.get(symbol), named[symbol]) for symbol in symbols}
+        return {symbol: _version(folder, own) if own else shared for symbol, own in owned.items()}
+
     def _fetch(
         self, symbol: str, timeframe: Timeframe, start: datetime, end: datetime
     ) -> Iterator[pl.DataFrame]:
@@ -127,10 +143,24 @@ class FolderSource:
 
 # A symbol from outside is compared with the names that are there, and never made into a path.
 def _own_files(folder: Path, symbol: str) -> list[tuple[Path, str | None]]:
-    partition = _partitions(folder).get(symbol)
-    parts = sorted(partition.rglob("*")) if partition else []
     named = [path for path in _files(folder) if _named(path) == symbol]
-    return [(path, None) for path in [*parts, *named] if path.is_file() and _stem(path) is not None]
+    return [(path, None) for path in _owned(_partitions(folder).get(symbol), named)]
+
+
+def _owned(partition: Path | None, named: Sequence[Path]) -> list[Path]:
+    parts = sorted(partition.rglob("*")) if partition else []
+    return [path for path in [*parts, *named] if path.is_file() and _stem(path) is not None]
+
+
+def _version(folder: Path, paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with suppress(OSError):  # whoever reads it says what is wrong with it
+            now = path.stat()
+            digest.update(
+                f"{path.relative_to(folder)}\0{now.st_size}\0{now.st_mtime_ns}\0".encode()
+            )
+    return digest.hexdigest()
 
 
 def _partitions(folder: Path) -> dict[str, Path]:

@@ -1,10 +1,11 @@
 """A table that is in memory already, as a source: polars, pandas or pyarrow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import polars as pl
+from polars import selectors
 
 from hyperfeast.errors import NoData, UsageError
 from hyperfeast.sources.interface import check_request, some_of
@@ -51,7 +52,7 @@ class FrameSource:
             raise UsageError(
                 f"symbol={symbol!r} is given, and the table has its column {column!r}: leave one out"
             )
-        self._table = table
+        self._table, self._column = table, column
         self._symbols = sorted(table[column].drop_nulls().cast(pl.String).unique().to_list())
 
     def fetch(
@@ -68,6 +69,17 @@ class FrameSource:
     def symbols(self) -> list[str]:
         """The symbols of the table, sorted."""
         return list(self._symbols)
+
+    def versions(self, symbols: Sequence[str], timeframe: Timeframe) -> dict[str, str]:  # noqa: ARG002
+        """How many rows each symbol has, and the sum of their hashes."""
+        plain = self._table.select(~selectors.nested())
+        found = (
+            plain.select(symbol=pl.col(self._column).cast(pl.String), hash=plain.hash_rows())
+            .filter(pl.col("symbol").is_in(symbols))
+            .group_by("symbol")
+            .agg(pl.len(), pl.sum("hash"))
+        )
+        return {symbol: f"{rows}/{total}" for symbol, rows, total in found.iter_rows()}
 
 
 def _polars(frame: Any) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """The small interface behind which every source of bars stands, and what its calls have in common."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -64,6 +64,13 @@ class Source(Protocol):
 
     def symbols(self) -> list[str] | None:
         """The symbols that the source has, sorted; None where it cannot list them."""
+        ...
+
+    def versions(self, symbols: Sequence[str], timeframe: Timeframe) -> Mapping[str, str]:
+        """What tells the present content of the source from any other: symbol -> a text that changes with it.
+
+        Without the symbols of which the source cannot say: what it had once counts as what it has.
+        """
         ...
 
 

@@ -18,7 +18,7 @@ week's shares when a split falls into it.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -161,6 +161,10 @@ class YFinanceSource:
 
     def symbols(self) -> None:
         """Yahoo has no list of them."""
+
+    def versions(self, symbols: Sequence[str], timeframe: Timeframe) -> Mapping[str, str]:  # noqa: ARG002
+        """None: a vendor corrects a bar now and then, and does not say so."""
+        return {}
 
     def _dated(
         self, symbol: str, timeframe: Timeframe, start: datetime, end: datetime
