@@ -5,6 +5,12 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import polars as pl
 
+from hyperfeast import calendars
+from hyperfeast.adjustment import forward_adjust
+from hyperfeast.demo import data
+
+_PRICES_AND_VOLUME = ("Open", "High", "Low", "Close", "Volume")
+
 
 def bars(
     sessions: int, *, symbols: tuple[str, ...] = ("AAA", "BBB"), seed: int = 0
@@ -47,3 +53,17 @@ def splits(*rows: tuple[str, date, float]) -> pl.DataFrame:
     return pl.DataFrame(
         rows, schema={"symbol": pl.String, "ex_date": pl.Date, "ratio": pl.Float64}, orient="row"
     )
+
+
+def real_bars() -> pl.DataFrame:
+    """Thirteen years of daily bars of five stocks, as `features.bars.read_bars` gives them."""
+    traded = pl.read_csv(data.stocks(), try_parse_dates=True).select(
+        pl.col("Ticker").alias("symbol"),
+        pl.col("Date").cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("ts"),
+        *(pl.col(name).cast(pl.Float64).alias(name.lower()) for name in _PRICES_AND_VOLUME),
+        pl.lit(data.CALENDAR).alias("calendar"),
+    )
+    actions = pl.read_csv(data.corporate_actions(), try_parse_dates=True)
+    known = splits(*actions.select("symbol", "ex_date", "ratio").iter_rows())
+    closes = calendars.session_close(data.CALENDAR, traded["ts"].dt.date())
+    return forward_adjust(traded, known).with_columns(closes.alias("event_timestamp"))

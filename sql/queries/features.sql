@@ -72,7 +72,7 @@ WHERE served.event_timestamp IS NULL OR ({served_features}) IS DISTINCT FROM ({s
 
 -- name: columns
 -- The columns of a table and their types, in order.
-SELECT column_name AS name, data_type AS type
-FROM information_schema.columns
-WHERE table_schema = current_schema() AND table_name = %(table)s
-ORDER BY ordinal_position
+SELECT attname AS name, format_type(atttypid, NULL) AS type
+FROM pg_attribute
+WHERE attrelid = to_regclass(quote_ident(%(table)s)) AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum

@@ -2,7 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -10,11 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from hyperfeast import clock
+from hyperfeast import calendars, clock
 from hyperfeast.db import Database, copy_frame
 from hyperfeast.errors import FeatureError
-from hyperfeast.features import FeatureSet, table
-from hyperfeast.features.compute import compute, refresh
+from hyperfeast.features import Bars, Feature, FeatureSet, Key, table
+from hyperfeast.features.bars import read_bars
+from hyperfeast.features.compute import compute, over_bars, refresh
+from hyperfeast.indicators import cross_rank, higher, session, ta
+from hyperfeast.types import Timeframe
 from market import bars
 from market_technical import market_technical
 from personal_baseline import personal_baseline
@@ -155,6 +158,46 @@ def test_a_slow_computation_never_ends_up_as_the_newest_revision(database: Datab
         assert second.result(30).written == 1
     newest = table.newest(database, market_technical).sort("event_timestamp")
     assert_frame_equal(newest, compute(database, market_technical), check_exact=True)
+
+
+def test_calendar_weeks_and_other_symbols_from_stored_bars(database: Database) -> None:
+    store(database, _on_sessions(bars(300)))
+    database.execute("UPDATE instruments SET calendar = 'XNYS'")
+    rules = {
+        "since_session": session("days_since_session"),
+        "weekly_rsi": higher(Timeframe.W1, ta("RSI", timeperiod=5), base=Timeframe.D1),
+        "rank": cross_rank("close"),
+    }
+    made = FeatureSet(
+        "mixed",
+        1,
+        (Key("symbol", "symbol"),),
+        Bars(Timeframe.D1),
+        tuple(Feature(name, "One of a kind.", rule) for name, rule in rules.items()),
+        timedelta(days=7),
+    )
+    full = compute(database, made)
+    assert full.height == 600
+    assert sorted(full["rank"].unique()) == [0, 1]
+    assert full["since_session"].value_counts(sort=True)["since_session"][0] == 1
+    assert full["weekly_rsi"].is_between(0, 100).sum() > 500
+    stored = read_bars(database, Timeframe.D1)
+    moment = stored["ts"][280]
+    newest = over_bars(made, stored, since=dict.fromkeys(("AAA", "BBB"), moment))
+    known = stored["event_timestamp"][280]
+    assert newest.height == 40
+    assert_frame_equal(newest, full.filter(pl.col("event_timestamp") >= known), check_exact=True)
+
+
+def _on_sessions(prices: pl.DataFrame) -> pl.DataFrame:
+    """The same bars on the first sessions of 2020 in New York."""
+    sessions = calendars.sessions("XNYS")["session"]
+    first = sessions.filter(sessions >= date(2020, 1, 1)).cast(pl.Datetime("us"))
+    each = prices.height // prices["symbol"].n_unique()
+    dates = first.head(each).dt.replace_time_zone("UTC").to_list()
+    return prices.with_columns(
+        pl.Series("ts", dates * prices["symbol"].n_unique(), dtype=pl.Datetime("us", "UTC"))
+    )
 
 
 def test_a_bar_that_is_no_session_is_named(database: Database) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from hyperfeast.errors import FeatureError
 from hyperfeast.features import Bars, Feature, FeatureSet, Key, Relation
-from hyperfeast.indicators import ema, rsi
+from hyperfeast.indicators import ta
 from hyperfeast.types import Timeframe
 from market_technical import market_technical
 from personal_baseline import personal_baseline
@@ -19,7 +19,7 @@ def declare(**changes: object) -> FeatureSet:
         "version": 1,
         "keys": (Key("symbol", "symbol"),),
         "source": Bars(Timeframe.D1),
-        "features": (Feature("rsi_14", "Strength.", rsi(14)),),
+        "features": (Feature("rsi_14", "Strength.", ta("RSI", timeperiod=14)),),
         "freshness": timedelta(days=7),
     }
     return FeatureSet(**(whole | changes))  # type: ignore[arg-type]
@@ -38,7 +38,10 @@ def test_bad_names_are_refused(name: str) -> None:
 
 
 def test_a_repeated_feature_is_refused_by_name() -> None:
-    twice = (Feature("rsi_14", "One.", rsi(14)), Feature("rsi_14", "Two.", rsi(7)))
+    twice = (
+        Feature("rsi_14", "One.", ta("RSI", timeperiod=14)),
+        Feature("rsi_14", "Two.", ta("RSI", timeperiod=7)),
+    )
     with pytest.raises(FeatureError, match=r"momentum v1: rsi_14 declared more than once"):
         declare(features=twice)
 
@@ -60,17 +63,16 @@ def test_no_features_or_no_keys_is_refused() -> None:
 
 
 def test_the_hash_follows_the_rule_not_the_words() -> None:
-    same = declare(features=(Feature("rsi_14", "Other words.", rsi(14)),))
-    other = declare(features=(Feature("rsi_14", "Strength.", rsi(15)),))
+    same = declare(features=(Feature("rsi_14", "Other words.", ta("RSI", timeperiod=14)),))
+    other = declare(features=(Feature("rsi_14", "Strength.", ta("RSI", timeperiod=15)),))
     assert declare().definition_hash == same.definition_hash
     assert declare().definition_hash != other.definition_hash
     assert declare().definition_hash != replace(declare(), version=2).definition_hash
 
 
 def test_a_rule_says_what_it_is() -> None:
-    assert ema(12).text == "ema(close, 12)"
-    assert ema(12).in_price_units
-    assert not rsi(14).in_price_units
+    assert ta("ema", timeperiod=12).text == "EMA(close, timeperiod=12)"
+    assert ta("RSI").text == ta("RSI", timeperiod=14).text
 
 
 def test_the_shipped_sets_are_what_the_documentation_says() -> None:

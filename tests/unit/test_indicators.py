@@ -17,8 +17,8 @@ from market import bars, splits
 from market_technical import market_technical
 
 SESSIONS = 320
-PRICE_FEATURES = [f.name for f in market_technical.features if f.rule and f.rule.in_price_units]
-RATIO_FEATURES = [f.name for f in market_technical.features if f.rule and not f.rule.in_price_units]
+PRICE_FEATURES = [f.name for f in market_technical.features if f.description.endswith("; price.")]
+RATIO_FEATURES = [f for f in market_technical.feature_names if f not in PRICE_FEATURES]
 
 
 def one_symbol() -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -44,7 +44,7 @@ def test_no_lock_names_an_address() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", sorted(p.name for p in (ROOT / "scripts").iterdir() if not p.suffix)
+    "script", sorted(p.name for p in (ROOT / "scripts").iterdir() if p.is_file() and not p.suffix)
 )
 def test_every_script_is_documented(script: str) -> None:
     assert f"scripts/{script}" in (ROOT / "scripts" / "README.md").read_text()

@@ -1,6 +1,7 @@
 """Bars as features and labels read them: split-adjusted, and stamped with when they were known."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from typing import cast
 
 import polars as pl
 
@@ -8,11 +9,22 @@ from hyperfeast import calendars
 from hyperfeast.adjustment import forward_adjust
 from hyperfeast.db import Database
 from hyperfeast.errors import FeatureError
+from hyperfeast.indicators import SESSION_FEATURES
 from hyperfeast.sqlfiles import query
 from hyperfeast.types import Timeframe
 
 # Later than anything recorded: "as known now", whatever the two machines' clocks say.
 _NOW = datetime(9999, 1, 1, tzinfo=UTC)
+
+_BAR = (
+    *("symbol", "ts", "event_timestamp", "open", "high", "low", "close", "volume"),
+    *("split_factor", "calendar"),
+)
+
+_MICROSECONDS_AN_HOUR = 3_600_000_000
+
+# So far before the first bar a calendar is looked at, for its month's sessions to be counted from the first.
+_MONTH_BEFORE = timedelta(days=45)
 
 
 def read_bars(
@@ -27,7 +39,7 @@ def read_bars(
 
     Returns:
         Columns symbol, ts (the bar's open), event_timestamp (its close: from when it was known, UTC),
-        open, high, low, close, volume (forward-adjusted, see `adjustment`) and split_factor.
+        open, high, low, close, volume (forward-adjusted, see `adjustment`), split_factor and calendar.
 
     Raises:
         FeatureError: a daily bar of a date that is no session of its instrument's calendar.
@@ -38,8 +50,85 @@ def read_bars(
     return (
         forward_adjust(bars, splits)
         .with_columns(_available_at(bars, timeframe).alias("event_timestamp"))
-        .select("symbol", "ts", "event_timestamp", "open", "high", "low", "close", "volume", "split_factor")
-    )  # fmt: skip
+        .select(_BAR)
+    )
+
+
+def with_sessions(bars: pl.DataFrame, timeframe: Timeframe, wanted: frozenset[str]) -> pl.DataFrame:
+    """Add what rules read of the trading calendar (`indicators.sessions`), if they read any of it.
+
+    Args:
+        bars: as `read_bars` gives them.
+        timeframe: of the bars.
+        wanted: the columns that rules read.
+
+    Returns:
+        The same rows and order, with those of the columns session_... that are wanted. Null for a bar
+        of no session.
+    """
+    names = sorted(wanted & {f"session_{name}" for name in SESSION_FEATURES})
+    if not names or not bars.height:
+        return bars
+    parts = [
+        _sessions(part, str(calendar), timeframe)
+        for (calendar,), part in bars.with_row_index("row").group_by("calendar")
+    ]
+    return pl.concat(parts).sort("row").select(*bars.columns, *names)
+
+
+def _sessions(bars: pl.DataFrame, calendar: str, timeframe: Timeframe) -> pl.DataFrame:
+    """Bars of one calendar with all session columns."""
+    dates = pl.concat([bars["ts"], bars["event_timestamp"]]).dt.date()
+    sessions = _around(calendar, cast("date", dates.min()), cast("date", dates.max()))
+    if timeframe is Timeframe.D1:
+        dated = bars.with_columns(pl.col("ts").dt.date().alias("session"))
+        joined = dated.join(sessions, on="session", how="left")
+    else:
+        # A bar belongs to the first session that closes when it is known, or after.
+        joined = bars.sort("event_timestamp").join_asof(
+            sessions, left_on="event_timestamp", right_on="closes", strategy="forward"
+        )
+    known = pl.col("event_timestamp")
+    local = known.dt.convert_time_zone(str(calendars.timezone(calendar)))
+    return joined.with_columns(
+        _hours(local - local.dt.truncate("1d")).alias("session_time_of_day"),
+        _hours(known - pl.col("opens")).alias("session_hours_of_session"),
+    ).drop("session", "opens", "closes")
+
+
+def _hours(duration: pl.Expr) -> pl.Expr:
+    return duration.dt.total_microseconds() / _MICROSECONDS_AN_HOUR
+
+
+def _around(calendar: str, first: date, last: date) -> pl.DataFrame:
+    """The sessions of these dates: open, close, and what follows from those before them."""
+    begin, end = first - _MONTH_BEFORE, last + timedelta(days=10)
+    session = pl.col("session")
+    return (
+        (_days(begin, end) if calendar == calendars.ALWAYS_OPEN else calendars.sessions(calendar))
+        .filter(session.is_between(begin, end))
+        .select(
+            "session",
+            "opens",
+            "closes",
+            session.dt.weekday().alias("session_weekday"),
+            session.dt.day().alias("session_day_of_month"),
+            session.dt.month().alias("session_month"),
+            session.cum_count().over(session.dt.truncate("1mo")).alias("session_session_of_month"),
+            session.cum_count().over(session.dt.truncate("1w")).alias("session_session_of_week"),
+            session.diff().dt.total_days().alias("session_days_since_session"),
+        )
+        .sort("closes")
+    )
+
+
+def _days(begin: date, end: date) -> pl.DataFrame:
+    """The sessions of the market that never shuts: the days of UTC."""
+    opens = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    days = pl.date_range(begin, end, interval="1d", eager=True).alias("session")
+    return days.to_frame().with_columns(
+        opens.alias("opens"), opens.dt.offset_by("24h").alias("closes")
+    )
 
 
 def _available_at(bars: pl.DataFrame, timeframe: Timeframe) -> pl.Series:

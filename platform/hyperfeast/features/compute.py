@@ -1,5 +1,6 @@
 """From source rows to the rows of a feature set."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,9 +9,16 @@ import polars as pl
 from hyperfeast.db import Database
 from hyperfeast.errors import FeatureError
 from hyperfeast.features import table
-from hyperfeast.features.bars import read_bars
-from hyperfeast.features.declaration import Bars, Feature, FeatureSet, Relation
+from hyperfeast.features.bars import read_bars, with_sessions
+from hyperfeast.features.declaration import Bars, FeatureSet, FeatureType, Relation
+from hyperfeast.indicators import COMPUTED, evaluate
 from hyperfeast.sqlfiles import query
+
+_TYPES = {
+    FeatureType.FLOAT64: pl.Float64(),
+    FeatureType.INT64: pl.Int64(),
+    FeatureType.FLOAT64_LIST: pl.List(pl.Float64),
+}
 
 
 @dataclass(frozen=True)
@@ -67,32 +75,44 @@ def refresh(database: Database, feature_set: FeatureSet) -> Computation:
     return Computation(feature_set.name, rows.height, written)
 
 
-def over_bars(feature_set: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:
-    """Evaluate every rule of a set over each symbol's bars.
+def over_bars(
+    feature_set: FeatureSet,
+    bars: pl.DataFrame,
+    *,
+    since: Mapping[str, datetime] | None = None,
+    until: Mapping[str, datetime] | None = None,
+) -> pl.DataFrame:
+    """Evaluate every rule of a set over each symbol's bars, block by block (`indicators.blocks`).
 
     Args:
         feature_set: a set whose source is bars.
-        bars: as `read_bars` gives them.
+        bars: as `read_bars` gives them. With `since`, of each symbol no more is needed than the bars
+            from `feature_set.warm_up` bars before the block of its `since` on; for a set that
+            compares symbols, of all of them.
+        since: by symbol, the open of the first bar to give; symbols that are not in it are left out.
+            None for all bars of all symbols.
+        until: by symbol, the open of the first bar not to give any more.
 
     Returns:
-        symbol, event_timestamp and the features, one row a bar. Null until warm, never NaN or infinite.
+        symbol, event_timestamp and the features, one row a bar, sorted by symbol and time. Null until
+        warm, never NaN or infinite. Equal to the last bit however a row is asked for.
+
+    Raises:
+        FeatureError: a rule reads a column that `bars` lacks, or the set is over a relation.
     """
-    return (
-        bars.lazy()
-        .select(
-            "symbol",
-            "event_timestamp",
-            *(_column(feature) for feature in feature_set.features),
+    match feature_set.source:
+        case Bars(timeframe):
+            rules = feature_set.rules
+        case Relation(name):
+            raise FeatureError(f"{feature_set} is computed by the query {name}, not over bars")
+    bars = with_sessions(bars, timeframe, feature_set.columns)
+    if missing := feature_set.columns - {*bars.columns, *COMPUTED}:
+        raise FeatureError(
+            f"{feature_set} reads {', '.join(sorted(missing))}, and its bars have no such column"
         )
-        .collect()
+    values = evaluate(rules, bars, timeframe, since=since, until=until)
+    return values.select(
+        "symbol",
+        "event_timestamp",
+        *(pl.col(f.name).cast(_TYPES[f.dtype]) for f in feature_set.features),
     )
-
-
-def _column(feature: Feature) -> pl.Expr:
-    rule = feature.rule
-    if rule is None:  # FeatureSet has refused this for a set over bars.
-        raise AssertionError(feature.name)
-    value = rule.expression.over("symbol")
-    if rule.in_price_units:
-        value = value / pl.col("split_factor")
-    return pl.when(value.is_finite()).then(value).alias(feature.name)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from hyperfeast.errors import FeatureError
-from hyperfeast.indicators import Rule
+from hyperfeast.indicators import AnyRule, CrossSection
 from hyperfeast.types import Timeframe
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -19,6 +19,7 @@ class FeatureType(StrEnum):
 
     FLOAT64 = "double precision"
     INT64 = "bigint"
+    FLOAT64_LIST = "double precision[]"
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,14 @@ class Feature:
     Attributes:
         name: lower case, digits and underscores.
         description: one sentence, with the unit.
-        rule: how it follows from a window of bars; None where the source relation has it as a column.
+        rule: how it follows from a window of bars, or from those of all symbols at one moment; None
+            where the source relation has it as a column.
         dtype: the type of its values.
     """
 
     name: str
     description: str
-    rule: Rule | None = None
+    rule: AnyRule | None = None
     dtype: FeatureType = FeatureType.FLOAT64
 
 
@@ -94,6 +96,7 @@ class FeatureSet:
                     f"{self}: feature {feature.name}: a set over bars needs a rule for every "
                     "feature, a set over a relation takes none"
                 )
+            self._check_width(feature)
 
     def __str__(self) -> str:
         return f"feature set {self.name} v{self.version}"
@@ -114,6 +117,26 @@ class FeatureSet:
         return [feature.name for feature in self.features]
 
     @property
+    def rules(self) -> dict[str, AnyRule]:
+        """The rules by their feature's name; empty for a set over a relation."""
+        return {f.name: f.rule for f in self.features if f.rule is not None}
+
+    @property
+    def warm_up(self) -> int:
+        """How many bars before a block of bars its longest rule is computed on."""
+        return max((rule.warm_up for rule in self.rules.values()), default=0)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns of the bars that its rules read."""
+        return frozenset().union(*(rule.columns for rule in self.rules.values()))
+
+    @property
+    def compares_symbols(self) -> bool:
+        """Whether a bar of one symbol changes features of the others at that moment."""
+        return any(isinstance(rule, CrossSection) for rule in self.rules.values())
+
+    @property
     def definition_hash(self) -> str:
         """Changes whenever a rule, a type, a key or the source does; SHA-256, hexadecimal."""
         parts = [self.name, str(self.version), repr(self.keys), repr(self.source)]
@@ -121,6 +144,15 @@ class FeatureSet:
             f"{f.name}:{f.dtype.value}:{f.rule.text if f.rule else 'column'}" for f in self.features
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _check_width(self, feature: Feature) -> None:
+        is_list = feature.dtype is FeatureType.FLOAT64_LIST
+        if feature.rule is not None and (feature.rule.width > 1) is not is_list:
+            expected = FeatureType.FLOAT64 if is_list else FeatureType.FLOAT64_LIST
+            raise FeatureError(
+                f"{self}: feature {feature.name} is {feature.rule.width} number(s) a bar, but declared "
+                f"{feature.dtype.value}: declare FeatureType.{expected.name}"
+            )
 
     def _check_names(self) -> None:
         names = [self.name, *self.key_columns, *self.feature_names]

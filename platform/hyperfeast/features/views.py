@@ -4,13 +4,14 @@ from feast import Entity, FeatureView, Field, ValueType
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import (
     PostgreSQLSource,
 )
-from feast.types import Float64, Int64, PrimitiveFeastType
+from feast.types import Array, FeastType, Float64, Int64
 
 from hyperfeast.features.declaration import FeatureSet, FeatureType, Key
 
-_TYPES: dict[FeatureType, PrimitiveFeastType] = {
+_TYPES: dict[FeatureType, FeastType] = {
     FeatureType.FLOAT64: Float64,
     FeatureType.INT64: Int64,
+    FeatureType.FLOAT64_LIST: Array(Float64),
 }
 
 
