@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, ClusterError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from hyperfeast.errors import AccessDenied, ServerUnreachable
+from hyperfeast.errors import AccessDenied, QueryFailed, ServerUnreachable
 
 _TIMEOUT_S = 5
+_UNREACHABLE = (RedisConnectionError, RedisTimeoutError, ClusterError)
 
 
 @contextmanager
@@ -30,19 +33,36 @@ def connect(url: str) -> Iterator["redis.Redis"]:
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
-    """Errors of redis-py in our words; the address is for the message."""
+def translated(
+    url: str,
+    *,
+    setting: str = "HYPERFEAST_REDIS_URL",
+    remedy: str = "`hyperfeast up` starts the embedded one",
+) -> Iterator[None]:
+    """Errors of redis-py in our words.
+
+    Args:
+        url: whose address is for the message.
+        setting: where the user has written it.
+        remedy: what to do if nobody answers.
+
+    Raises:
+        AccessDenied: the password is refused.
+        ServerUnreachable: nobody answers in time.
+        QueryFailed: it answers, and refuses a command: no memory is left, a key holds something else.
+    """
     try:
         yield
     except AuthenticationError as error:
         raise AccessDenied(
-            f"Redis at {address(url)} refused the password: check HYPERFEAST_REDIS_URL"
+            f"Redis at {address(url)} refused the password: check {setting}"
+        ) from error
+    except _UNREACHABLE as error:
+        raise ServerUnreachable(
+            f"Redis at {address(url)} does not answer: {error} Does it run? {remedy}"
         ) from error
     except RedisError as error:
-        raise ServerUnreachable(
-            f"Redis at {address(url)} does not answer: {error} Does it run? "
-            "`hyperfeast up` starts the embedded one"
-        ) from error
+        raise QueryFailed(f"Redis at {address(url)} refused a command: {error}") from error
 
 
 def address(url: str) -> str:

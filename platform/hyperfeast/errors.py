@@ -13,7 +13,7 @@ HyperfeastError
 │   ├── Contended          the transaction lost against another one (retryable)
 │   ├── AccessDenied       somebody answers, and says no
 │   ├── ServerStartFailed  an embedded server does not come up
-│   └── QueryFailed        a statement was refused
+│   └── QueryFailed        a statement or a command was refused
 ├── SchemaError            the database's schema and this version do not fit
 ├── FeatureError           a feature set's declaration, or its table, is wrong
 ├── TrainingError          a model cannot be trained from what is there
@@ -87,7 +87,7 @@ class ServerStartFailed(ServerError):
 
 
 class QueryFailed(ServerError):
-    """The database refused a statement."""
+    """A server refused a statement or a command."""
 
 
 class SchemaError(HyperfeastError):

@@ -7,12 +7,11 @@ The DSN, which holds a password, is on no command line.
 """
 
 import json
-import resource
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from bench.harness import stopwatch
+from bench.memory import peak_mb
 from hyperfeast.db import Database
 from hyperfeast.ingest import Candles, expected_rows, ingest_stream, read_batches
 from hyperfeast.types import Timeframe
@@ -34,18 +33,6 @@ def main(dsn: str, file: str) -> None:
     summary = asdict(found["all"])
     counts = {name: summary[name] for name in ("inserted", "corrected", "unchanged", "quarantined")}
     print(json.dumps({"seconds": seconds, "peak_mb": peak_mb(), **counts}))  # noqa: T201
-
-
-def peak_mb() -> float:
-    """The most memory that this process ever held, in megabytes (10^6 bytes).
-
-    What getrusage says begins with the parent's memory on Linux; the kernel's own mark does not.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 if __name__ == "__main__":

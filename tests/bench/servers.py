@@ -12,7 +12,7 @@ from psycopg import conninfo, sql
 
 from hyperfeast.db import Database
 from hyperfeast.migrate import migrate
-from hyperfeast.servers import PostgresServer
+from hyperfeast.servers import PostgresServer, RedisServer
 from timescale.server import community_server
 
 
@@ -51,6 +51,17 @@ def _server(*, timescaledb: bool) -> Iterator[Database]:
         server = PostgresServer(Path(home) / "postgres")
         try:
             yield Database(server.up())
+        finally:
+            server.down()
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """The URL of an empty Redis of the bench's own, in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="hyperfeast-bench-") as home:
+        server = RedisServer(Path(home) / "redis")
+        try:
+            yield server.up()
         finally:
             server.down()
 

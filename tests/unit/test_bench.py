@@ -19,8 +19,19 @@ CASES = {
         "query", "query-all-symbols", "latency-p50", "latency-p99", "correction", "refresh-day",
     },
     "ingest": {"vs-copy", "unchanged", "unchanged-vs-first", "changed"},
+    "materialize": {"vs-feast", "vs-wire", "packed", "packed-vs-wire"},
+    "online": {
+        f"{layout}{case}{percentile}"
+        for layout in ("", "packed-")
+        for case in ("single", "single-matrix", "batch-100")
+        for percentile in ("", "-p99")
+    },
     "query": {"year-p50", "year-p99", "year-as-known-p50", "year-as-known-p99"},
     "storage": {"compression", "compression-floats", "compression-daily"},
+    "training-set": {
+        "spine-1000-ttl", "spine-100000-ttl", "spine-5000-nottl", "spine-1000000-ttl", "sql-spine",
+        "linear-250000", "linear-500000", "linear-1000000", "rows-5150000",
+    },
 }  # fmt: skip
 
 
@@ -91,7 +102,14 @@ def test_one_row_in_so_many_is_corrected() -> None:
     assert bars.drop("volume").equals(changed.drop("volume"))
 
 
-@pytest.mark.parametrize("name", sorted(BENCHES.keys() - {"storage"}))
+_SLOW = ("online", "materialize", "training-set")
+_TINY = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else [])
+    for name in sorted(BENCHES.keys() - {"storage"})
+]
+
+
+@pytest.mark.parametrize("name", _TINY)
 def test_a_tiny_run(
     name: str,
     endpoints: Endpoints,
@@ -103,7 +121,7 @@ def test_a_tiny_run(
     figures = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     _check(figures, name)
     for figure in figures:
-        assert figure["rows"] >= 2880
+        assert figure["rows"] >= (1 if name in _SLOW else 2880)
         assert figure["ours_s"] > 0
     if name == "ingest":
         assert all(20 < figure["peak_mb"] < 2000 for figure in figures)

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from hyperfeast.sources import Source
     from hyperfeast.stores.feast_store import FeastStore
     from hyperfeast.training import TrainingResult
-
-# Before any row: everything that was ever computed is brought online.
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 # When workers look after the data, UTC: at night for most, and not all at once.
 _CHECKED_AT, _EXPIRED_AT = "17 2 * * *", "47 3 * * *"
@@ -257,22 +254,20 @@ class App:
             done.append(refresh(self.database, one))
         return done
 
-    def materialize(
-        self,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        *,
-        progress: Callable[[str], None] | None = None,
-    ) -> list[str]:
-        """Bring the newest row of every entity online; by default of all time until now (UTC).
+    def materialize(self, start: datetime | None = None, end: datetime | None = None) -> list[str]:
+        """Bring the newest row of every entity online, until now or `end` (UTC).
+
+        Args:
+            start: bring all rows since then (UTC); by default what is new, late or corrected since the last time.
+            end: by default now.
 
         Raises:
             UsageError: the range is empty.
         """
-        first, last = start or _BEGINNING, end or clock.now()
-        if first >= last:
-            raise UsageError(f"nothing lies between --start {first} and --end {last}")
-        return self.feast.materialize(first, last, progress=progress)
+        last = end or clock.now()
+        if start is not None and start >= last:
+            raise UsageError(f"nothing lies between --start {start} and --end {last}")
+        return self.feast.materialize(start, last)
 
     def queue(self) -> "Queue":
         """The job queue, in the same database."""

@@ -17,6 +17,7 @@ from hyperfeast.cli import (
     features,
     lifecycle,
     models,
+    online,
     quality,
     servers,
     verify,
@@ -42,6 +43,7 @@ lifecycle.register(app)
 quality.register(app)
 verify.register(app)
 features.register(app)
+online.register(app)
 models.register(app)
 worker.register(app)
 demo.register(app)

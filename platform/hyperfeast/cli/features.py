@@ -78,7 +78,7 @@ def apply(as_json: console.AsJson = False) -> None:
 
 def materialize(
     start: Annotated[
-        datetime | None, typer.Option(help="UTC; by default the beginning of time.")
+        datetime | None, typer.Option(help="UTC; by default where the last run ended.")
     ] = None,
     end: Annotated[datetime | None, typer.Option(help="UTC; by default now.")] = None,
     as_json: console.AsJson = False,
@@ -86,10 +86,8 @@ def materialize(
     """Bring the newest features of every entity to Redis."""
     from hyperfeast.app import App
 
-    with console.spinner("materializing (Feast takes some seconds to load)") as say:
-        names = App().materialize(
-            _utc(start), _utc(end), progress=lambda name: say(f"materializing {name}")
-        )
+    with console.spinner("materializing (Feast takes some seconds to load)"):
+        names = App().materialize(_utc(start), _utc(end))
     if as_json:
         console.print_json({"materialized": names})
     else:

@@ -4,11 +4,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID, uuid4
 
 import numpy as np
+from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from hyperfeast import clock
@@ -23,25 +24,31 @@ _TIMEFRAME = "1d"
 _HOLD_BAND = 0.01
 
 
-class Vector(Protocol):
-    """What the online store holds for one entity: see `stores.feast_store.OnlineVector`."""
+class Served(Protocol):
+    """What the online store holds for some entities: see `stores.online.answers.OnlineMatrix`."""
 
     @property
-    def values(self) -> dict[str, float | None]:
-        """Feature -> value; None where it is missing."""
+    def values(self) -> NDArray[np.float64]:
+        """Entities x features; NaN where a value is missing."""
 
     @property
-    def event_timestamps(self) -> dict[str, datetime | None]:
-        """Feature view -> from when its row was knowable (UTC); None where there is none."""
+    def features(self) -> Sequence[str]:
+        """The names of the columns."""
+
+    @property
+    def event_timestamps(self) -> NDArray[np.datetime64]:
+        """Entities x views: from when each view's row was knowable (UTC); NaT where there is none."""
+
+    @property
+    def views(self) -> Sequence[str]:
+        """The feature views."""
 
 
 class OnlineFeatures(Protocol):
-    """Whatever reads served vectors: in the product, Feast's online store."""
+    """Whatever reads served features: in the product, Feast's online store."""
 
-    def online(
-        self, feature_service: str, entities: Sequence[Mapping[str, str]]
-    ) -> Sequence[Vector]:
-        """The vector of each entity, in their order."""
+    def online(self, feature_service: str, entities: Sequence[Mapping[str, str]]) -> Served:
+        """The features of each entity, in their order."""
 
 
 @dataclass(frozen=True)
@@ -114,21 +121,21 @@ class Predictor:
             raise UsageError("each symbol once: a request holds no symbol twice")
         if odd := [symbol for symbol in symbols if not re.fullmatch(SYMBOL_PATTERN, symbol)]:
             raise self._unknown(odd)
-        vectors = self._features.online(
+        served = self._features.online(
             self.model.feature_service, [{"symbol": symbol} for symbol in symbols]
         )
-        self._check_present(symbols, vectors)
-        columns = self.model.feature_columns
-        matrix = np.array(
-            [[_number(vector.values[name]) for name in columns] for vector in vectors]
-        )
-        probabilities = self._booster.predict(matrix)
+        self._check_present(symbols, served)
+        columns = [served.features.index(name) for name in self.model.feature_columns]
+        vectors = served.values[:, columns]
+        probabilities = self._booster.predict(vectors)
         answered_at = clock.now()
         latency_ms = (time.perf_counter() - started) * 1000
         request = request_id or uuid4()
         predictions = [
-            self._prediction(symbol, float(proba), vector, answered_at, request, latency_ms)
-            for symbol, proba, vector in zip(symbols, probabilities, vectors, strict=True)
+            self._prediction(symbol, float(proba), vector, ages, answered_at, request, latency_ms)
+            for symbol, proba, vector, ages in zip(
+                symbols, probabilities, vectors, _ages(served, answered_at), strict=True
+            )
         ]
         self._log(predictions)
         return predictions
@@ -137,18 +144,18 @@ class Predictor:
         self,
         symbol: str,
         proba: float,
-        vector: Vector,
+        vector: NDArray[np.float64],
+        ages: Mapping[str, float | None],
         answered_at: datetime,
         request_id: UUID,
         latency_ms: float,
     ) -> Prediction:
-        values = {name: vector.values[name] for name in self.model.feature_columns}
-        ages = {
-            view: (answered_at - known_from).total_seconds()
-            for view, known_from in vector.event_timestamps.items()
-            if known_from is not None
+        values = {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(self.model.feature_columns, vector, strict=True)
         }
-        old = any(age > self._freshness.total_seconds() for age in ages.values())
+        known = {view: age for view, age in ages.items() if age is not None}
+        old = any(age > self._freshness.total_seconds() for age in known.values())
         return Prediction(
             symbol=symbol,
             label=_label(proba),
@@ -156,20 +163,17 @@ class Predictor:
             proba=proba,
             ts=answered_at,
             features=values,
-            feature_ages=ages,
-            stale=old or None in values.values() or len(ages) < len(vector.event_timestamps),
+            feature_ages=known,
+            stale=old or None in values.values() or len(known) < len(ages),
             model_id=self.model.model_id,
             model_version=self.model.version,
             request_id=request_id,
             latency_ms=latency_ms,
         )
 
-    def _check_present(self, symbols: Sequence[str], vectors: Sequence[Vector]) -> None:
-        absent = [
-            symbol
-            for symbol, vector in zip(symbols, vectors, strict=True)
-            if not any(vector.event_timestamps.values())
-        ]
+    def _check_present(self, symbols: Sequence[str], served: Served) -> None:
+        nothing: list[bool] = np.all(np.isnat(served.event_timestamps), axis=1).tolist()
+        absent = [symbol for symbol, missing in zip(symbols, nothing, strict=True) if missing]
         if not absent:
             return
         known = self._known()
@@ -216,5 +220,13 @@ def _label(proba: float) -> str:
     return "BUY" if proba > 0.5 else "SELL"  # noqa: PLR2004
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _ages(served: Served, moment: datetime) -> list[dict[str, float | None]]:
+    """Of each entity: feature view -> seconds since its row was knowable; None where there is no row."""
+    known_from: list[list[datetime | None]] = served.event_timestamps.tolist()
+    return [
+        {
+            view: None if at is None else (moment - at.replace(tzinfo=UTC)).total_seconds()
+            for view, at in zip(served.views, row, strict=True)
+        }
+        for row in known_from
+    ]

@@ -7,11 +7,10 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import polars as pl
 import psycopg
@@ -27,24 +26,16 @@ from hyperfeast import cache
 from hyperfeast.db import Database
 from hyperfeast.errors import FeatureError
 from hyperfeast.stores.connection import postgres_config, redis_config, registry_url
+from hyperfeast.stores.online.answers import OnlineMatrix
+from hyperfeast.stores.online.convert import Converted, convert
+from hyperfeast.stores.online.read import online_matrix
 
 # What the registry's path holds when it is to be the database in use.
 _PLUGIN = "plugin=hyperfeast"
+# Earlier than any row. Feast computes with it, so not the earliest that there is.
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # The streams are the process's: two threads that redirect them would restore each other's.
 _STREAMS = threading.RLock()
-
-
-@dataclass(frozen=True)
-class OnlineVector:
-    """What the online store holds for one entity.
-
-    Attributes:
-        values: feature -> value; None where it is missing.
-        event_timestamps: feature view -> from when its row was knowable (UTC); None where there is no row.
-    """
-
-    values: dict[str, float | None]
-    event_timestamps: dict[str, datetime | None]
 
 
 class FeastStore:
@@ -88,43 +79,39 @@ class FeastStore:
         """
         with self._errors():
             joined = self._store.get_historical_features(
-                entity_df=spine.with_row_index("spine_row").to_pandas(),
-                features=self._store.get_feature_service(feature_service),
+                entity_df=spine, features=self._store.get_feature_service(feature_service)
             ).to_arrow()
-        frame = pl.DataFrame(pl.from_arrow(joined)).sort("spine_row").drop("spine_row")
-        features = [name for name in frame.columns if name not in spine.columns]
-        return pl.concat([spine, frame.select(features)], how="horizontal")
+        features = [name for name in joined.column_names if name not in spine.columns]
+        frame = pl.DataFrame(pl.from_arrow(joined.select(features)))
+        return pl.concat([spine, frame], how="horizontal")
 
-    def materialize(
-        self, start: datetime, end: datetime, *, progress: Callable[[str], None] | None = None
-    ) -> list[str]:
-        """Bring the newest rows of every view with start < event_timestamp <= end online.
+    def materialize(self, start: datetime | None, end: datetime) -> list[str]:
+        """Bring the newest row of every entity of every view online.
 
         Args:
-            start: UTC.
-            end: UTC.
-            progress: called with a view's name before it is brought online.
+            start: only rows with start < event_timestamp (UTC). None goes on where each view's last run
+                ended, late rows and corrections included; a view that was never online begins at the beginning.
+            end: only rows with event_timestamp <= end (UTC).
 
         Returns:
             The names of the views.
         """
-        with self._errors():
-            names = [view.name for view in self._store.list_feature_views()]
-            if not names:
+        with self._errors(), _quiet():
+            views = self._store.list_feature_views()
+            if not views:
                 raise FeatureError(
                     "Feast knows no feature view yet: run `hyperfeast features apply` (or `feast apply`)"
                 )
-            for name in names:
-                if progress:
-                    progress(name)
-                with _quiet():
-                    self._store.materialize(start, end, feature_views=[name])
-        return names
+            known = [] if start else [view.name for view in views if view.materialization_intervals]
+            whole = [view.name for view in views if view.name not in known]
+            if whole:
+                self._store.materialize(start or _BEGINNING, end, feature_views=whole)
+            if known:
+                self._store.materialize_incremental(end, feature_views=known)
+        return [view.name for view in views]
 
-    def online(
-        self, feature_service: str, entities: Sequence[Mapping[str, str]]
-    ) -> list[OnlineVector]:
-        """The served vector of each entity, in their order.
+    def online(self, feature_service: str, entities: Sequence[Mapping[str, str]]) -> OnlineMatrix:
+        """The served features of each entity, as numbers.
 
         Args:
             feature_service: whose features to read.
@@ -132,18 +119,21 @@ class FeastStore:
         """
         with self._errors():
             service = self._store.get_feature_service(feature_service, allow_cache=True)
-            response = self._store.get_online_features(
-                features=service,
-                entity_rows=[dict(entity) for entity in entities],
-                full_feature_names=True,
-            ).proto
-        columns = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
-        served = {
-            (view.name_to_use(), feature.name): columns[f"{view.name_to_use()}__{feature.name}"]
-            for view in service.feature_view_projections
-            for feature in view.features
-        }
-        return [_vector(served, row) for row in range(len(entities))]
+            return online_matrix(self._store, service, entities)
+
+    def convert_online(
+        self,
+        to: Literal["feast", "packed"],
+        *,
+        views: Sequence[str] = (),
+        remove_source: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Converted]:
+        """Copy what is online into another layout: see `online.convert`."""
+        with self._errors():
+            return convert(
+                self._store, to, views=views, remove_source=remove_source, progress=progress
+            )
 
     def close(self) -> None:
         """Close the connections that a SQL registry keeps; another kind keeps none."""
@@ -191,19 +181,6 @@ def _unwrapped() -> Iterator[None]:
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None)
         raise (cause if isinstance(cause, psycopg.Error) else error) from None
-
-
-def _vector(served: Mapping[tuple[str, str], Any], row: int) -> OnlineVector:
-    """One entity's row of Feast's columns, each of which has values and event_timestamps."""
-    values: dict[str, float | None] = {}
-    known_from: dict[str, datetime | None] = {}
-    for (view, feature), column in served.items():
-        value = column.values[row]
-        kind = value.WhichOneof("val")
-        values[feature] = None if kind in (None, "null_val") else getattr(value, kind)
-        seconds = column.event_timestamps[row].seconds
-        known_from[view] = datetime.fromtimestamp(seconds, UTC) if seconds else None
-    return OnlineVector(values, known_from)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""The offline store: point-in-time reading, latest rows and writing, over PostgreSQL and TimescaleDB."""

@@ -1,0 +1,1 @@
+"""The online store: Feast's wire format on Redis, encoded, written and read in bulk."""
