@@ -15,6 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hyperfeast.errors import UsageError
 
+TIMESCALE = "timescale"
+"""What HYPERFEAST_BASELINES calls the database."""
+
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -64,6 +67,11 @@ class Settings(BaseSettings):
         default=None,
         description="A folder: what is taken in is also written there, as Parquet.",
     )
+    baselines: str = Field(
+        default=TIMESCALE,
+        description="Where baselines are kept: timescale, a folder, or both during a changeover: FOLDER,timescale "
+        "(the first answers).",
+    )
     feature_repo: Path = Field(
         default_factory=_default_feature_repo, description="The Feast repository of the team."
     )
@@ -77,6 +85,26 @@ class Settings(BaseSettings):
     def artifact_root(self) -> str:
         """The folder or address that artifacts are stored under."""
         return self.artifacts or str(self.home / "artifacts")
+
+    @property
+    def baseline_stores(self) -> tuple[Path | None, ...]:
+        """Where baselines are kept, the one that answers first: folders, and None for the database."""
+        parts = [part.strip() for part in self.baselines.split(",")]
+        return tuple(None if part == TIMESCALE else Path(part).expanduser() for part in parts)
+
+    @field_validator("baselines")
+    @classmethod
+    def _is_one_or_both(cls, text: str) -> str:
+        parts = [part.strip() for part in text.split(",")]
+        if (
+            not all(parts)
+            or len(parts) - parts.count(TIMESCALE) > 1
+            or len(set(parts)) < len(parts)
+        ):
+            raise ValueError(
+                "expected timescale, a folder, or both with a comma between them: FOLDER,timescale"
+            )
+        return text
 
     @field_validator("home")
     @classmethod

@@ -20,16 +20,16 @@ def test_up_status_down(make_shell: Callable[..., Shell]) -> None:
         before = shell.hyperfeast("status")
         assert before.returncode == 1
         assert "run `hyperfeast migrate`" in before.stdout
-        assert shell.hyperfeast("migrate", "--dry-run").stdout.count("would be applied") == 17
-        assert shell.json("migrate")["current"] == 21
+        assert shell.hyperfeast("migrate", "--dry-run").stdout.count("would be applied") == 18
+        assert shell.json("migrate")["current"] == 22
         status = shell.json("status")
         assert status["healthy"]
         assert status["edition"] == "plain PostgreSQL"
         assert {one["table"]: one["rows"] for one in status["tables"]}["candles"] == 0
         printed = shell.hyperfeast("status").stdout
         assert "plain PostgreSQL: no hypertables" in printed
-        assert shell.json("migrate", "--to", "2")["rolled_back"][0].startswith("0021")
-        assert shell.json("migrate")["current"] == 21
+        assert shell.json("migrate", "--to", "2")["rolled_back"][0].startswith("0022")
+        assert shell.json("migrate")["current"] == 22
         assert shell.json("down") == {"stopped": ["PostgreSQL", "Redis"]}
         assert "no embedded server was running" in shell.hyperfeast("down").stdout
     finally:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hyperfeast.aggregates import RefreshReport
+    from hyperfeast.baselines import BaselineRepository, WindowRefresh
     from hyperfeast.features.compute import Computation
     from hyperfeast.features.repo import FeatureRepo
     from hyperfeast.ingest import Backfilled, Candles, Ingested, Metrics, Mirror
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from hyperfeast.training import TrainingResult
 
 # When workers look after the data, UTC: at night for most, and not all at once.
-_CHECKED_AT, _EXPIRED_AT = "17 2 * * *", "47 3 * * *"
+_WINDOWS_AT, _CHECKED_AT, _EXPIRED_AT = "7 0 * * *", "17 2 * * *", "47 3 * * *"
 _BACKFILL = "hyperfeast.backfill"
 
 Progress = Callable[[int, int], None]
@@ -71,6 +72,22 @@ class App:
 
         folder = self.settings.dual_write
         return None if folder is None else Mirror(folder)
+
+    @cached_property
+    def baselines(self) -> "BaselineRepository":
+        """Where baselines are kept."""
+        from hyperfeast.baselines import DualBaselineRepository
+
+        stores = [self.baseline_store(folder) for folder in self.settings.baseline_stores]
+        return stores[0] if len(stores) == 1 else DualBaselineRepository(*stores)
+
+    def baseline_store(self, folder: Path | None) -> "BaselineRepository":
+        """The repository of baselines in a folder; None for the one in the database."""
+        from hyperfeast.baselines import FileBaselineRepository, TimescaleBaselineRepository
+
+        if folder is None:
+            return TimescaleBaselineRepository(self.database)
+        return FileBaselineRepository(folder)
 
     @cached_property
     def repo(self) -> "FeatureRepo":
@@ -213,6 +230,15 @@ class App:
 
         return refresh(self.database, wait=wait)
 
+    def refresh_baseline_windows(
+        self, *, progress: Progress | None = None
+    ) -> "list[WindowRefresh]":
+        """Bring the current window of every user's metrics up to date, from current daily sums."""
+        from hyperfeast.baselines import refresh_windows
+
+        self.refresh_aggregates()
+        return refresh_windows(self.database, progress=progress)
+
     def enforce_lifecycle(
         self, *, compress_now: bool = False, progress: Progress | None = None
     ) -> "list[Enforced]":
@@ -274,6 +300,7 @@ class App:
         from hyperfeast.jobs import Queue, Task
 
         tasks = [
+            Task("hyperfeast.refresh_baseline_windows", self.refresh_baseline_windows, _WINDOWS_AT),
             Task("hyperfeast.check_quality", self.check_quality, _CHECKED_AT),
             Task("hyperfeast.enforce_lifecycle", self.enforce_lifecycle, _EXPIRED_AT),
             Task(_BACKFILL, self._heal),

@@ -11,6 +11,7 @@ from hyperfeast import __version__
 from hyperfeast.cli import (
     aggregates,
     backfill,
+    baselines,
     console,
     data,
     demo,
@@ -42,6 +43,7 @@ aggregates.register(app)
 lifecycle.register(app)
 quality.register(app)
 verify.register(app)
+baselines.register(app)
 features.register(app)
 online.register(app)
 models.register(app)

@@ -1,0 +1,203 @@
+"""A user's metrics, day by day, against their baselines: one HTML file like the demo's, from plain values."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperfeast.errors import DataError
+from hyperfeast.reports import frame
+from hyperfeast.reports.content import ZScoreSeries
+from hyperfeast.reports.figures import (
+    _add_day_means,
+    _add_z_scores,
+    _axis,
+    _figure,
+    _only_flagged,
+)
+from hyperfeast.reports.files import write_whole
+from hyperfeast.reports.page import (
+    _BAND,
+    _FLAG,
+    _LIMIT_LINE,
+    _MEAN_LINE,
+    _SIGNAL_DOTS,
+)
+from hyperfeast.reports.palette import LIGHT
+from hyperfeast.reports.readings import day_text, flagged, number_text, read_glucose
+from hyperfeast.reports.series import numbers, with_gaps
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_HEIGHT_PX = 520
+_MOST_FLAGS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChart:
+    """One metric.
+
+    Attributes:
+        metric: its name.
+        series: day by day; its unit is empty if nobody declared one.
+    """
+
+    metric: str
+    series: ZScoreSeries
+
+
+@dataclass(frozen=True, slots=True)
+class BaselinePage:
+    """Everything that the page shows. All text is taken as text, never as HTML.
+
+    Attributes:
+        title: what it is called.
+        created_at: zoned; when it was made. Shown in UTC.
+        user: whose metrics they are.
+        charts: one a metric.
+        notes: how to read it.
+
+    Raises:
+        DataError: `created_at` has no zone.
+    """
+
+    title: str
+    created_at: datetime
+    user: str
+    charts: Sequence[MetricChart]
+    notes: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if self.created_at.utcoffset() is None:
+            raise DataError(
+                "a page of baselines needs a time with a zone; found "
+                f"{self.created_at.isoformat()}: attach one, such as UTC"
+            )
+
+
+def write_baseline_page(page: BaselinePage, path: Path) -> Path:
+    """Writes the page as one HTML file that needs no network; whole, or not at all.
+
+    Args:
+        page: what it shows.
+        path: the file; an older one is replaced. Its folder must exist.
+
+    Returns:
+        The same path.
+
+    Raises:
+        UsageError: the file cannot be written there.
+    """
+    figures = {
+        f"chart-metric-{position}": _metric_figure(chart)
+        for position, chart in enumerate(page.charts)
+        if numbers(chart.series.day_mean)
+    }
+    whole = frame.page(page.title, page.created_at, _tiles(page), _sections(page), figures)
+    return write_whole(whole, path)
+
+
+def _tiles(page: BaselinePage) -> list[tuple[str, str]]:
+    series = [chart.series for chart in page.charts]
+    return [
+        ("User", page.user.split("-", 1)[0]),
+        ("Days", f"{max((len(one.dates) for one in series), default=0):,}"),
+        ("Flagged", f"{sum(sum(map(flagged, one.z_score)) for one in series):,}"),
+    ]
+
+
+def _sections(page: BaselinePage) -> list[str]:
+    parts = []
+    for position, chart in enumerate(page.charts):
+        parts.append(
+            frame.chart(
+                f"metric-{position}",
+                f"{_spoken(chart.metric)}: each day against its baseline",
+                height=_HEIGHT_PX,
+                key=[
+                    (_SIGNAL_DOTS, "Day's mean"),
+                    (_MEAN_LINE, "30-day mean"),
+                    (_BAND, "Mean \N{PLUS-MINUS SIGN} 2 std"),
+                    (_LIMIT_LINE, "z = \N{PLUS-MINUS SIGN}2"),
+                    (_FLAG, "Flagged day"),
+                ],
+                reading=read_glucose(chart.series),
+                drawn=bool(numbers(chart.series.day_mean)),
+            )
+        )
+        if any(map(flagged, chart.series.z_score)):
+            parts.append(
+                frame.section(
+                    f"flags-{position}",
+                    f"{_spoken(chart.metric)}: flagged days",
+                    _flags(chart.series),
+                )
+            )
+    notes = "\n".join(f"<li>{escape(note)}</li>" for note in page.notes)
+    return [
+        *parts,
+        frame.section("notes", "Read with care", f'<ul class="notes">\n{notes}\n</ul>'),
+    ]
+
+
+def _spoken(metric: str) -> str:
+    return metric.replace("_", " ").capitalize()
+
+
+def _flags(series: ZScoreSeries) -> str:
+    """The newest flagged days, the newest first."""
+    rows = [
+        f'<tr><th scope="row">{day_text(day)}</th><td>{number_text(value, 1)}</td>'
+        f"<td>{number_text(mean, 1)}</td><td>{number_text(std, 1)}</td><td>{number_text(z, 1)}</td></tr>"
+        for day, value, mean, std, z in zip(
+            series.dates,
+            series.day_mean,
+            series.mean_30d,
+            series.std_30d,
+            series.z_score,
+            strict=True,
+        )
+        if flagged(z)
+    ]
+    unit = f" <small>{escape(series.unit)}</small>" if series.unit else ""
+    head = (
+        f'<th scope="col">Day</th><th scope="col">Mean{unit}</th><th scope="col">30-day mean</th>'
+        '<th scope="col">30-day std</th><th scope="col">z-score</th>'
+    )
+    return frame.table("Flagged days", head, rows[: -_MOST_FLAGS - 1 : -1])
+
+
+def _metric_figure(chart: MetricChart) -> "Figure":
+    """Above, the day's mean and the band of the ordinary; below, the z-score and its limits."""
+    series = chart.series
+    dates, (day_mean, mean, std, z_score) = with_gaps(
+        series.dates,
+        [series.day_mean, series.mean_30d, series.std_30d, series.z_score],
+        longest=timedelta(days=1),
+    )
+    days = [day.isoformat() for day in dates]
+    unit = f" ({html.escape(series.unit)})" if series.unit else ""
+    figure = _figure(
+        hovermode="x unified",
+        xaxis=_axis("Day (UTC)", type="date", showgrid=False, hoverformat="%-d %b %Y", anchor="y2"),
+        yaxis=_axis(
+            f"{html.escape(_spoken(chart.metric))}{unit}", domain=[0.43, 1], hoverformat=".4~g"
+        ),
+        yaxis2=_axis("z-score (std)", domain=[0, 0.34], showgrid=False, hoverformat=".1f"),
+    )
+    _add_day_means(figure, days, day_mean, mean, std)
+    _add_z_scores(figure, days, z_score)
+    for axis, values in (("y", day_mean), ("y2", z_score)):
+        figure.add_scatter(
+            x=days,
+            y=_only_flagged(values, z_score),
+            yaxis=axis,
+            mode="markers",
+            marker={"symbol": "diamond", "size": 9, "color": LIGHT.flag},
+            hoverinfo="skip",
+        )
+    return figure
