@@ -64,13 +64,9 @@ SELECT * FROM ({moments}) AS moments ORDER BY {order}
 SELECT DISTINCT {columns} FROM {relation} AS source WHERE {condition}
 
 -- name: range_of_view
--- Date-range mode with one view: its rows as they are.
-SELECT {columns} FROM {relation} AS source WHERE {condition} ORDER BY {order}
-
--- name: corrected_range_of_view
--- Date-range mode with one view that has a created time: of the rows of an entity and an event time, the newest.
+-- Date-range mode with one view: of the rows of an entity and an event time one, the newest if that can be told.
 SELECT * FROM (
     SELECT DISTINCT ON ({identity}) {columns} FROM {relation} AS source
-    WHERE {condition} ORDER BY {identity}, {created} DESC NULLS LAST
-) AS corrected
+    WHERE {condition} ORDER BY {newest}
+) AS events
 ORDER BY {order}

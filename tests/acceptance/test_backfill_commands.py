@@ -45,6 +45,7 @@ def test_symbols_from_a_file_and_one_that_is_not_there(on_database: Shell, bars:
     assert "10 inserted" in ran.stdout
 
 
+@pytest.mark.slow
 def test_a_gap_is_healed_by_a_worker(on_database: Shell, database: Database, bars: Path) -> None:
     gappy = bars.parent / "gappy"
     gappy.mkdir()

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+
 from acceptance import browser
 from acceptance.shell import Shell
 from baseline_samples import baseline, csv_of_ninety_days
@@ -12,6 +14,7 @@ from hyperfeast.baselines import FileBaselineRepository
 USER = "6f1c6f0e-3a55-4f0b-9b5c-0c6a3f1d2e4b"
 
 
+@pytest.mark.slow
 def test_from_a_file_of_readings_to_a_page_in_a_browser(on_database: Shell, tmp_path: Path) -> None:
     (tmp_path / "readings.csv").write_text(csv_of_ninety_days(USER))
     on_database.json("ingest", "metrics", "readings.csv")

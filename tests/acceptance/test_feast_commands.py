@@ -32,8 +32,12 @@ print(json.dumps(said))
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        (["apply"], "Applying changes for project hyperfeast"),
-        (["materialize", "2000-01-01T00:00:00", "2013-06-01T00:00:00"], "market_technical_v1"),
+        pytest.param(["apply"], "Applying changes for project hyperfeast", marks=pytest.mark.slow),
+        pytest.param(
+            ["materialize", "2000-01-01T00:00:00", "2013-06-01T00:00:00"],
+            "market_technical_v1",
+            marks=pytest.mark.slow,
+        ),
         (["materialize-incremental", "2013-06-02T00:00:00"], "personal_baseline_v1"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

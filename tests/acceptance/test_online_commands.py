@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from acceptance.shell import DemoRun, Shell
 
 
+@pytest.mark.slow
 def test_what_is_online_is_copied_and_a_second_run_has_nothing_to_do(demo: DemoRun) -> None:
     first = demo.shell.json("online", "convert", "--to", "packed")
     by_view = {one["view"]: one for one in first}
@@ -20,6 +23,7 @@ def test_what_is_online_is_copied_and_a_second_run_has_nothing_to_do(demo: DemoR
     ]
 
 
+@pytest.mark.slow
 def test_one_view_is_copied_back_and_people_get_a_table(demo: DemoRun) -> None:
     demo.shell.json("online", "convert", "--to", "packed")
     ran = demo.shell.hyperfeast(

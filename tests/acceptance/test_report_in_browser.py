@@ -250,6 +250,7 @@ def test_prints_in_light_colors_and_comes_back(
     browser.prefer_color_scheme(driver, "light")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [
@@ -270,6 +271,7 @@ def test_a_report_with_a_fault_is_not_whole(
         browser.assert_report_is_whole(driver, faulty)
 
 
+@pytest.mark.slow
 def test_a_report_that_asks_the_network_is_not_whole(
     driver: WebDriver, path: Path, tmp_path: Path
 ) -> None:

@@ -94,10 +94,11 @@ def _write(repo: Any, batch: Any, store: FastRedisOnlineStore | None = None) -> 
     )
 
 
-# Four processes write the same entities in orders of their own, and say what they wrote.
+# Four processes write the same entities at the same moments, in orders of their own, and say what they wrote.
 _WRITERS = """
 import json, os, random, sys
 from datetime import timedelta
+from multiprocessing import Barrier
 from hyperfeast.stores.online import write
 from hyperfeast.stores.online.store import FastRedisOnlineStore
 from online_views import EVENT, config, table, view
@@ -113,7 +114,8 @@ write._write_by_script = counted
 
 def writer(seed):
     dice, repo, ledger = random.Random(seed), config(url, layout=layout), []
-    for turn in range(80):
+    for turn in range(40):
+        together.wait(60)
         second, recorded = dice.randrange(20), dice.randrange(1000) * 100_000 + seed * 100 + turn
         close = seed * 1000.0 + turn
         rows = [
@@ -128,7 +130,7 @@ def writer(seed):
     os.write(results, (json.dumps([len(lost), ledger]) + "\\n").encode())
     os._exit(0)
 
-reading, results = os.pipe()
+together, (reading, results) = Barrier(4), os.pipe()
 children = [os.fork() or writer(seed) for seed in range(4)]
 for child in children:
     assert os.waitpid(child, 0)[1] == 0

@@ -296,6 +296,18 @@ def test_a_range_of_dates_has_each_event_once(
 
 
 @_BOTH
+def test_a_range_of_dates_has_a_row_that_came_twice_once(
+    tmp_path: Path, empty_database: Database, strategy: str
+) -> None:
+    """Without a created time, too: Feast gives both."""
+    twice = [(1, at(1), 1.0), (1, at(1), 1.0), (1, at(2), 2.0)]
+    made = Repo(tmp_path, empty_database, "k bigint, ts timestamptz, f double precision", twice)
+    asked: dict[str, Any] = {"start_date": at(0), "end_date": at(9)}
+    assert features(made.stock(None, **asked)) == [1.0, 1.0, 2.0]
+    assert features(made.ours(None, strategy, **asked)) == [1.0, 2.0]
+
+
+@_BOTH
 def test_a_range_of_dates_knows_when_a_row_was_created(
     tmp_path: Path, empty_database: Database, strategy: str
 ) -> None:

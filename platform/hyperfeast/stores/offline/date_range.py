@@ -7,8 +7,8 @@ own PostgreSQL store:
 
 - `filter_by_created_timestamp` counts: a row is left out that was recorded after its own event time
   (one view), or after the moment that it would be an answer for (several);
-- of the rows of one entity and event time, the one that was recorded last is the answer. Feast gives
-  them all (one view), or any (several);
+- of the rows of one entity and event time one is the answer: the one that was recorded last, if the source
+  says so. Feast gives them all (one view), or any (several);
 - join keys go through the field mapping and the aliases, as they do with a spine;
 - views of different entities can be asked for at once: a row has NULL for the keys that it does not
   have, and no features of the views that need them. Feast mixes the columns up, or fails;
@@ -61,17 +61,16 @@ def query_of_one(view: View, *, by_created: bool) -> sql.Composed:
     columns = sql.SQL(", ").join([_event(view), *created, *keys, *features])
     order = sql.SQL(", ").join(map(sql.Identifier, [EVENT_TIMESTAMP, *view.keys]))
     condition = sql.SQL(" AND ").join(_conditions(view, by_created=by_created))
-    if view.created is None:
-        return sql.SQL(query("point_in_time", "range_of_view")).format(
-            columns=columns, relation=view.relation, condition=condition, order=order
-        )
     identity = [column.identifier for column in view.keys.values()] + [view.timestamp.identifier]
-    return sql.SQL(query("point_in_time", "corrected_range_of_view")).format(
+    newest: list[sql.Composable] = [*identity]
+    if view.created is not None:
+        newest.append(sql.SQL("{} DESC NULLS LAST").format(view.created.identifier))
+    return sql.SQL(query("point_in_time", "range_of_view")).format(
         identity=sql.SQL(", ").join(identity),
         columns=columns,
         relation=view.relation,
         condition=condition,
-        created=view.created.identifier,
+        newest=sql.SQL(", ").join(newest),
         order=order,
     )
 
