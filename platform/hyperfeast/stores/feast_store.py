@@ -97,10 +97,11 @@ class FeastStore:
             The names of the views.
         """
         with self._errors(), _quiet():
-            views = self._store.list_feature_views()
+            views = [view for view in self._store.list_feature_views() if view.online]
             if not views:
                 raise FeatureError(
-                    "Feast knows no feature view yet: run `hyperfeast features apply` (or `feast apply`)"
+                    "Feast knows no feature view to bring online: run `hyperfeast features apply` (or "
+                    "`feast apply`)"
                 )
             known = [] if start else [view.name for view in views if view.materialization_intervals]
             whole = [view.name for view in views if view.name not in known]

@@ -189,7 +189,9 @@ def translated(config: RedisOnlineStoreConfig) -> Iterator[None]:
         AccessDenied: it refuses the password.
         QueryFailed: it refuses a command.
     """
-    address = config.connection_string.partition(",")[0]
+    # The address may stand anywhere between the options, of which one is the password.
+    parts = config.connection_string.split(",")
+    address = next((part for part in parts if "=" not in part), "unknown")
     setting = "connection_string under online_store in feature_store.yaml"
     with cache.translated(f"redis://{address}", setting=setting, remedy=f"See {setting}"):
         yield

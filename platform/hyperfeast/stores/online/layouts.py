@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha1
 from typing import Any, ClassVar, Protocol
@@ -146,7 +146,9 @@ return 1
         event, recorded = self._time_fields
         fields: list[bytes | ArrayOfBytes] = [event, timestamp_bytes(rows.event)]
         if not np.isin(rows.recorded, (UNKNOWN, NEVER)).all():
-            fields += [recorded, _stamps(rows)]
+            # Nothing is known to be stored of a row that does not say when it was recorded.
+            known = np.where(rows.recorded == UNKNOWN, NEVER, rows.recorded)
+            fields += [recorded, _stamps(replace(rows, recorded=known))]
         for name, column in rows.values.items():
             fields += [wire.field_hash(self.view, name), column]
         return fields
