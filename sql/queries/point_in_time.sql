@@ -49,7 +49,7 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
 
 -- name: known_at_function
 -- Whether a table has a function that gives it as it was known at a moment, and that function's own name.
-SELECT p.oid::regprocedure::text AS signature, n.nspname::text AS schema, p.proname::text AS name
+SELECT n.nspname::text AS schema, p.proname::text AS name
 FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_class AS c ON c.oid = to_regclass(%(table)s) AND c.relnamespace = n.oid

@@ -35,6 +35,7 @@ from hyperfeast.baselines.repository import (
     checked_moment,
     checked_user,
 )
+from hyperfeast.disk import sync
 from hyperfeast.errors import DataError, HyperfeastError, SchemaError, UsageError
 
 FILE_NAME = "baseline_history.json"
@@ -104,10 +105,10 @@ class FileBaselineRepository:
             gone = self._count(user_id)
             self._sweep(place)
             place.unlink(missing_ok=True)
-            _sync(place.parent)
+            sync(place.parent)
             if not any(place.parent.iterdir()):
                 place.parent.rmdir()
-                _sync(self.folder)
+                sync(self.folder)
         return gone
 
     def keep(self, user_id: UUID, saved: Sequence[SavedBaseline]) -> int:
@@ -191,14 +192,14 @@ class FileBaselineRepository:
         try:
             if not place.parent.is_dir():
                 place.parent.mkdir()
-                _sync(self.folder)
+                sync(self.folder)
             self._sweep(place)
             with draft.open("xb") as file:
                 file.write(history.model_dump_json(by_alias=True).encode())
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(place)
-            _sync(place.parent)
+            sync(place.parent)
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise UsageError(
@@ -253,12 +254,3 @@ def _user_of(path: Path) -> UUID | None:
     except ValueError:
         return None
     return user_id if path.is_dir() and str(user_id) == path.name else None
-
-
-def _sync(folder: Path) -> None:
-    """Bring to the disk what a folder contains."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

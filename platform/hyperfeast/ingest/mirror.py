@@ -7,7 +7,6 @@ can be compared row by row. Which batch was a scope's first is written down besi
 have to hold, should the oldest be lost.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from hyperfeast.db import Database
+from hyperfeast.disk import sync
 from hyperfeast.errors import DataError, ServerError, UsageError
 from hyperfeast.sqlfiles import query
 from hyperfeast.types import Timeframe
@@ -55,7 +55,8 @@ class Mirror:
         try:
             pending.parent.mkdir(parents=True, exist_ok=True)
             rows.write_parquet(pending)
-            _sync(pending)
+            # Before the batch commits.
+            sync(pending)
         except (OSError, PolarsError) as error:
             with suppress(OSError):
                 pending.unlink()
@@ -175,7 +176,7 @@ def _write_beginning(folder: Path, scope: str, batch_id: UUID) -> None:
     pending = file.with_name(f"{file.name}.{batch_id}{_PENDING}")
     file.parent.mkdir(parents=True, exist_ok=True)
     pending.write_text(f"{batch_id}\n", encoding="ascii")
-    _sync(pending)
+    sync(pending)
     pending.replace(file)
 
 
@@ -368,12 +369,3 @@ def _mismatch(scope: str, table: _Table, row: Mapping[str, Any]) -> Mismatch:
         if kind == "differs" and row[name] != row[f"{name}_file"]
     }
     return Mismatch(scope, {name: row[name] for name in table.key}, kind, columns)
-
-
-def _sync(path: Path) -> None:
-    """On the disk before the batch commits, not some seconds later."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,5 @@
 """A user's metrics, day by day, against their baselines: one HTML file like the demo's, from plain values."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,9 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperfeast.errors import DataError
 from hyperfeast.reports import frame
-from hyperfeast.reports.content import ZScoreSeries
+from hyperfeast.reports.content import ZScoreSeries, check_zoned
 from hyperfeast.reports.figures import (
     _add_day_means,
     _add_z_scores,
@@ -72,11 +70,7 @@ class BaselinePage:
     notes: Sequence[str]
 
     def __post_init__(self) -> None:
-        if self.created_at.utcoffset() is None:
-            raise DataError(
-                "a page of baselines needs a time with a zone; found "
-                f"{self.created_at.isoformat()}: attach one, such as UTC"
-            )
+        check_zoned("a page of baselines", self.created_at)
 
 
 def write_baseline_page(page: BaselinePage, path: Path) -> Path:
@@ -180,13 +174,11 @@ def _metric_figure(chart: MetricChart) -> "Figure":
         longest=timedelta(days=1),
     )
     days = [day.isoformat() for day in dates]
-    unit = f" ({html.escape(series.unit)})" if series.unit else ""
+    unit = f" ({escape(series.unit)})" if series.unit else ""
     figure = _figure(
         hovermode="x unified",
         xaxis=_axis("Day (UTC)", type="date", showgrid=False, hoverformat="%-d %b %Y", anchor="y2"),
-        yaxis=_axis(
-            f"{html.escape(_spoken(chart.metric))}{unit}", domain=[0.43, 1], hoverformat=".4~g"
-        ),
+        yaxis=_axis(f"{escape(_spoken(chart.metric))}{unit}", domain=[0.43, 1], hoverformat=".4~g"),
         yaxis2=_axis("z-score (std)", domain=[0, 0.34], showgrid=False, hoverformat=".1f"),
     )
     _add_day_means(figure, days, day_mean, mean, std)

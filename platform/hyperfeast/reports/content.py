@@ -31,7 +31,12 @@ def _check_ascending(what: str, dates: Sequence[date]) -> None:
             )
 
 
-def _check_zoned(what: str, moment: datetime) -> None:
+def check_zoned(what: str, moment: datetime) -> None:
+    """Refuse a moment without a zone.
+
+    Raises:
+        DataError: it has none.
+    """
     if moment.utcoffset() is None:
         raise DataError(
             f"{what} needs a time with a zone; found {moment.isoformat()}: attach one, such as UTC"
@@ -131,7 +136,7 @@ class PredictionRow:
     stale: bool
 
     def __post_init__(self) -> None:
-        _check_zoned(f"The prediction for {self.symbol}", self.event_timestamp)
+        check_zoned(f"The prediction for {self.symbol}", self.event_timestamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +209,4 @@ class DemoReport:
     notes: Sequence[str]
 
     def __post_init__(self) -> None:
-        _check_zoned("A report", self.created_at)
+        check_zoned("A report", self.created_at)

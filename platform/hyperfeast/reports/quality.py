@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperfeast.errors import DataError
+from hyperfeast.reports.content import check_zoned
 from hyperfeast.reports.figures import (
     _axis,
     _figure,
@@ -105,11 +105,7 @@ class QualityReport:
     quarantine: Sequence[tuple[str, str, int]]
 
     def __post_init__(self) -> None:
-        if self.created_at.utcoffset() is None:
-            raise DataError(
-                "a quality report needs a time with a zone; found "
-                f"{self.created_at.isoformat()}: attach one, such as UTC"
-            )
+        check_zoned("a quality report", self.created_at)
 
 
 def write_quality_report(report: QualityReport, path: Path) -> Path:

@@ -314,9 +314,8 @@ def _spilled(
     count = min(max(wanted_files, _MIN_FILES), _MAX_FILES, max(spine.entities.count, 1))
     folder = Path(files.enter_context(TemporaryDirectory(prefix="hyperfeast-")))
     groups = _Groups(folder, count)
-    for batch in [*kept]:
-        kept.pop(0)
-        groups.put(_coded(view, batch, spine.entities))
+    while kept:
+        groups.put(_coded(view, kept.pop(0), spine.entities))
     for batch in rest:
         groups.put(_coded(view, batch, spine.entities))
     groups.close()
