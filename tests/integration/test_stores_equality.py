@@ -27,9 +27,14 @@ _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_ba
 # To shrink a case costs hundreds of round trips to the database: it is printed as it was found.
 _PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 _few = settings(max_examples=25, derandomize=True, phases=_PHASES, suppress_health_check=_QUIET)
-_many = settings(
-    _few, max_examples=int(os.environ.get("HYPERFEAST_CASES", "300")), derandomize=False
-)
+_asked = os.environ.get("HYPERFEAST_CASES")
+
+
+def _many(cases: int) -> settings:
+    """The same cases each time, unless somebody asks for a number of other ones."""
+    return settings(_few, max_examples=int(_asked or cases), derandomize=_asked is None)
+
+
 # Feast reads the columns of a SQL spine by pandas, which would rather have SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore:pandas only supports SQLAlchemy:UserWarning")
 _numbers = count()
@@ -216,31 +221,34 @@ def test_ours_has_the_newest_rows(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 class TestManyMore:
-    """The same, HYPERFEAST_CASES other ones each time: Hypothesis prints how to see a failing one again."""
+    """The same: some 2,000 cases, or of each kind HYPERFEAST_CASES other ones each time.
 
-    @_many
+    Hypothesis prints how to see a failing one again.
+    """
+
+    @_many(250)
     @given(case=cases(stock=True), strategy=st.sampled_from(_STRATEGIES))
     def test_ours_equals_feasts(self, world: World, case: Case, strategy: str) -> None:
         _ours_is_as_feasts(world, case, strategy)
 
-    @_many
+    @_many(300)
     @given(case=cases(stock=False))
     def test_ours_is_right_where_feasts_is_not(self, world: World, case: Case) -> None:
         _ours_is_right(world, case)
 
-    @_many
+    @_many(300)
     @given(case=cases(stock=False, always_created=True), moment=MOMENTS)
     def test_ours_knows_what_was_known(self, world: World, case: Case, moment: datetime) -> None:
         _ours_knows_what_was_known(world, case, moment)
 
-    @_many
+    @_many(600)
     @given(case=cases(stock=False, most_views=1), range_=st.tuples(MOMENTS, MOMENTS).map(sorted))
     def test_ours_has_a_range_of_dates(
         self, world: World, case: Case, range_: list[datetime]
     ) -> None:
         _ours_has_the_range(world, case, *range_)
 
-    @_many
+    @_many(600)
     @given(
         case=cases(stock=False, most_views=1),
         range_=st.tuples(MOMENTS, MOMENTS).map(sorted),

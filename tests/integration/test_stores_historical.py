@@ -1,9 +1,11 @@
 """Training sets through Feast's own call: each awkward thing by hand, by lookups and by a merge."""
 
 import logging
+import time
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source i
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bool, Float64, Int64, PrimitiveFeastType, String
 
+import point_in_time as judge
 from feast_repos import repo
 from hyperfeast.db import Database
 from hyperfeast.errors import FeatureError, QueryFailed, UsageError
@@ -415,6 +418,98 @@ def test_to_sql_gives_the_same_answer(tables: Database, tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match=r"10,000 rows at most.*found 10,001"):
         whole.to_sql()
+
+
+_KINDS = {
+    "whole": pa.array([1, None, 3], pa.int64()),
+    "small": pa.array([1, None, 3], pa.int32()),
+    "real": pa.array([1.5, None, float("nan")]),
+    "text": pa.array(["it's", None, "\\x"]),
+    "truth": pa.array([True, None, False]),
+    "day": pa.array([date(2024, 1, 2), None, date(1, 1, 1)]),
+    "raw": pa.array([b"\x00'\xff", None, b""]),
+    "exact": pa.array([Decimal("1.50"), None, Decimal("-2.25")]),
+    "moment": pa.array([_AT + timedelta(microseconds=6), None, _AT], pa.timestamp("us")),
+    "wholes": pa.array([[1, None], None, []], pa.list_(pa.int64())),
+    "reals": pa.array([[1.5, None], None, []], pa.list_(pa.float64())),
+    "truths": pa.array([[True, None], None, []], pa.list_(pa.bool_())),
+    "texts": pa.array([["a,b", None, '"', "{}"], None, []], pa.list_(pa.string())),
+    "days": pa.array([[date(2024, 1, 2)], None, []], pa.list_(pa.date32())),
+    "raws": pa.array([[b"\x01", None], None, []], pa.list_(pa.binary())),
+    "moments": pa.array([[_AT], None, []], pa.list_(pa.timestamp("us"))),
+}
+
+
+def test_to_sql_keeps_the_types_of_the_spine(tables: Database, tmp_path: Path) -> None:
+    store = repo(tmp_path, tables.dsn)
+    store.apply([_DRIVER, _stats()])
+    spine = _spine([(1, _AT), (None, None), (2, _AT)])
+    for name, column in _KINDS.items():
+        spine = spine.append_column(name, column)
+    job = store.get_historical_features(spine, ["stats:trips"])
+    with tables.connect() as opened:
+        cursor = opened.execute(job.to_sql())  # type: ignore[call-overload]
+        types = [column.type_display for column in cursor.description or ()][-1 - len(_KINDS) : -1]
+        rows = cursor.fetchall()
+    assert types == [
+        *("int8", "int4", "float8", "text", "bool", "date", "bytea", "numeric", "timestamp"),
+        *("int8[]", "float8[]", "bool[]", "text[]", "date[]", "bytea[]", "timestamp[]"),
+    ]
+    answer = job.to_arrow().to_pylist()
+    for row, right in zip(rows, answer, strict=True):
+        assert all(judge.same(row[name], right[name]) for name in right)
+
+
+@pytest.mark.parametrize("years", [5_000, 6_738, 8_000, 30_000])
+def test_a_ttl_may_reach_behind_the_calendar(ask: Ask, years: int) -> None:
+    ancient = _spine([(1, datetime(1900, 1, 1, tzinfo=UTC)), (1, _AT), (1, _AT + 30_000 * _DAY)])
+    found = ask([_stats(ttl=years * 365 * _DAY)], ["stats:trips"], ancient)
+    assert found.column("trips").to_pylist() == [None, 3, 3]
+
+
+def test_a_ttl_of_thousands_of_years_still_ends(ask: Ask, tables: Database) -> None:
+    tables.execute("INSERT INTO stats VALUES (3, '4700-01-01 BC', '2024-03-01', 1, 1)")
+    spine = _spine([(3, datetime(1, 1, 1, tzinfo=UTC)), (3, datetime(3000, 1, 1, tzinfo=UTC))])
+    assert ask([_stats(ttl=7_000 * 365 * _DAY)], ["stats:trips"], spine).column(
+        "trips"
+    ).to_pylist() == [1, None]
+
+
+def test_a_key_that_is_no_uuid_matches_nothing(ask: Ask, tables: Database) -> None:
+    tables.execute(
+        "CREATE TABLE things (thing uuid, ts timestamptz, x float8);"
+        "INSERT INTO things VALUES ('00000000-0000-0000-0000-000000000001', '2024-03-01', 1)"
+    )
+    thing = Entity(name="thing", join_keys=["thing"], value_type=ValueType.STRING)
+    view = _view("things", "things", {"x": Float64}, entities=(thing,))
+    ids = ["x" * 36, "00000000-0000-0000-0000-000000000001", "0" * 31 + "1", None]
+    spine = pa.table({"thing": ids, "event_timestamp": [_AT] * 4})
+    assert ask([thing, view], ["things:x"], spine).column("x").to_pylist() == [None, 1, 1, None]
+
+
+def test_a_closed_stream_has_given_its_connections_back(tables: Database, tmp_path: Path) -> None:
+    store = repo(tmp_path, tables.dsn, offline_options={"strategy": "merge"})
+    store.apply([_DRIVER, _stats()])
+    reader = store.get_historical_features(
+        "SELECT i AS driver_id, now() AS event_timestamp FROM generate_series(1, 100000) i",
+        ["stats:trips"],
+    ).to_arrow_reader()
+    assert reader.read_next_batch().num_rows == 65_536
+    reader.close()
+    others = _work_of_others(tables)
+    deadline = time.monotonic() + 2
+    while others and time.monotonic() < deadline:
+        time.sleep(0.02)
+        others = _work_of_others(tables)
+    assert others == []
+
+
+def _work_of_others(database: Database) -> list[Any]:
+    """What the other connections do; a backend takes a moment to end."""
+    return database.fetch(
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND state <> 'idle'"
+    )
 
 
 def test_the_job_knows_its_spine(tables: Database, tmp_path: Path) -> None:

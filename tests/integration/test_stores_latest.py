@@ -1,5 +1,6 @@
 """What materialization reads: newest rows by either way, late rows, every column that PostgreSQL has."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from feast_repos import Whose, repo
 from hyperfeast.db import Database
-from hyperfeast.errors import FeatureError, ServerUnreachable
+from hyperfeast.errors import FeatureError, ServerUnreachable, UsageError
 from hyperfeast.stores.offline import latest
 from timescale.fixtures import fresh_community
 
@@ -275,6 +276,21 @@ def test_a_row_recorded_just_before_the_range_counts_since_it_may_have_committed
     assert pull(source, ["k", "n"], ["v"]).to_arrow()["v"].to_pylist() == [1.0]
 
 
+@pytest.mark.parametrize(("start", "found"), [(30, 1), (47, 1), (49, 0)])
+def test_a_day_of_recording_counts_as_a_whole(
+    empty_database: Database, pull: Pull, start: int, found: int
+) -> None:
+    """Recorded on the second day, at an hour that nobody wrote down: it was late for no run of that day."""
+    empty_database.execute("CREATE TABLE dated (k text, ts timestamptz, created date, v float8)")
+    empty_database.execute("INSERT INTO dated VALUES ('a', %s, '2024-01-02', 1)", [T0 - HOUR])
+    source = PostgreSQLSource(
+        name="dated", table="dated", timestamp_field="ts", created_timestamp_column="created"
+    )
+    for method in ("pull_latest_from_table_or_query", "pull_all_from_table_or_query"):
+        asked = {"start": T0 + start * HOUR, "end": T0 + 60 * HOUR, "method": method}
+        assert pull(source, ["k"], ["v"], **asked).to_arrow().num_rows == found
+
+
 def test_without_a_created_timestamp_it_is_as_feasts_own(
     things: Callable[..., None], source: PostgreSQLSource, pull: Pull
 ) -> None:
@@ -368,19 +384,34 @@ def test_rows_are_streamed(empty_database: Database, source: PostgreSQLSource, p
 
 
 def test_a_stream_that_is_left_gives_its_connection_back(
-    things: Callable[..., None],
-    source: PostgreSQLSource,
-    pull: Pull,
-    empty_database: Database,
+    source: PostgreSQLSource, pull: Pull, empty_database: Database
 ) -> None:
-    things([("a", 1, T0, T0, 1.0)])
-    reader = pull(source, ["k"], ["v"]).to_arrow_reader()
-    del reader
-    sessions = empty_database.fetch(
+    empty_database.execute(
+        "CREATE TABLE things AS SELECT i::text AS k, 1 AS n, now() AS ts, now() AS created,"
+        " repeat('x', 200) AS v FROM generate_series(1, 100000) i"
+    )
+    asked = {"end": datetime.now(UTC) + HOUR, "method": "pull_all_from_table_or_query"}
+    reader = pull(source, ["k"], ["v"], **asked).to_arrow_reader()
+    assert reader.read_next_batch().num_rows
+    assert sessions(empty_database) == 1
+    reader.close()
+    assert sessions(empty_database) == 0
+    with pytest.raises(UsageError, match=r"closed before they were read: ask the job"):
+        reader.read_next_batch()
+
+
+def sessions(database: Database) -> int:
+    """How many connections there are besides the one that asks; one that ends takes the server a moment."""
+    query = (
         "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
-    assert sessions[0]["n"] == 0
+    found: int = database.fetch(query)[0]["n"]
+    deadline = time.monotonic() + 2
+    while found and time.monotonic() < deadline:
+        time.sleep(0.02)
+        found = database.fetch(query)[0]["n"]
+    return found
 
 
 def test_a_job_persists_its_rows(

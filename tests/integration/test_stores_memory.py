@@ -1,8 +1,10 @@
 """What does not fit into memory goes through files, and gives the same answer."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +19,8 @@ from feast.types import Float64, String
 from feast_repos import repo
 from hyperfeast.db import Database, copy_frame
 from hyperfeast.errors import ServerError
-from hyperfeast.stores.offline import connection, merge, reading
+from hyperfeast.stores.offline import blocks, connection, parts, reading
+from hyperfeast.stores.offline.answers import Held
 
 _FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 _FEATURES = ["a", "b", "c", "d"]
@@ -98,13 +101,13 @@ def test_files_give_what_memory_gives(
     spine = _spine()
     whole = _ask(tmp_path / "1", rows, spine, strategy="merge")
     spilled: list[int] = []
-    original = merge._spilled
+    original = parts.spilled
 
-    def noted(*arguments: object) -> object:
+    def noted(*arguments: Any, **options: Any) -> object:
         spilled.append(1)
-        return original(*arguments)
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(merge, "_spilled", noted)
+    monkeypatch.setattr(parts, "spilled", noted)
     assert _ask(tmp_path / "2", rows, spine, strategy="merge", memory_limit_mb=16).equals(whole)
     assert spilled
     assert whole.num_rows == 150_000
@@ -118,9 +121,10 @@ def test_a_spine_in_blocks_gives_what_a_whole_one_gives(
     spine = _spine(5_000)
     whole = _ask(tmp_path / "1", rows, spine, strategy="merge")
     monkeypatch.setattr(reading, "BATCH_ROWS", 700)
-    monkeypatch.setattr(reading, "_ROW_BYTES", 16 * 2**20 // 4 // 700)
-    blocks = _ask(tmp_path / "2", rows, spine, strategy="merge", memory_limit_mb=16)
-    assert blocks.equals(whole)
+    monkeypatch.setattr(blocks, "BATCH_ROWS", 700)
+    monkeypatch.setattr(blocks, "_ROW_BYTES", 16 * 2**20 // 4 // 700)
+    in_blocks = _ask(tmp_path / "2", rows, spine, strategy="merge", memory_limit_mb=16)
+    assert in_blocks.equals(whole)
     lookups = _ask(tmp_path / "3", rows, spine.slice(0, 900), strategy="lookup", memory_limit_mb=16)
     assert lookups.equals(whole.slice(0, 900))
 
@@ -143,6 +147,50 @@ def test_lookups_wait_in_a_file(
     whole = _ask(tmp_path / "1", rows, spine, strategy="lookup")
     monkeypatch.setattr(reading.Reading, "_limit", property(lambda _: 1_000))
     assert _ask(tmp_path / "2", rows, spine, strategy="lookup").equals(whole)
+
+
+def test_many_views_that_are_small_each_stay_within_the_memory(
+    empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty answers of about 12,000 bytes, each less than a sixteenth of the limit."""
+    empty_database.execute("CREATE TABLE few (symbol text, ts timestamptz, a float8)")
+    empty_database.execute(
+        "INSERT INTO few SELECT 'S' || i, %s, i FROM generate_series(1, 300) i", (_FIRST,)
+    )
+    views = [
+        FeatureView(
+            name=f"view_{number}",
+            entities=[_ENTITY],
+            ttl=timedelta(0),
+            schema=[Field(name="symbol", dtype=String), Field(name="a", dtype=Float64)],
+            source=PostgreSQLSource(name=f"few_{number}", table="few", timestamp_field="ts"),
+        )
+        for number in range(20)
+    ]
+    store = repo(tmp_path, empty_database.dsn, offline_options={"strategy": "merge"})
+    store.apply([_ENTITY, *views])
+    spine = pa.table(
+        {
+            "symbol": [f"S{number % 310}" for number in range(1_000)],
+            "event_timestamp": pa.array([_FIRST] * 1_000, pa.timestamp("us", "UTC")),
+        }
+    )
+    job = store.get_historical_features(
+        spine, [f"{view.name}:a" for view in views], full_feature_names=True
+    )
+    limit = 240_000
+    monkeypatch.setattr(reading.Reading, "_limit", property(lambda _: limit))
+    with reading.Reading(store.config.offline_store, job._request) as run, ExitStack() as files:
+        (block,) = run._spine.blocks()
+        found = [answer for _, answer in run._answers(block, files, keep=True)]
+        held = [answer.held_bytes for answer in found if isinstance(answer, Held)]
+        assert 5 < len(held) < 20
+        assert max(held) < limit / 16
+        assert sum(held) <= limit / 2
+    expected = [float(number % 310) if 0 < number % 310 <= 300 else None for number in range(1_000)]
+    answer = job.to_arrow_reader().read_all()
+    for view in views:
+        assert answer.column(f"{view.name}__a").to_pylist() == expected
 
 
 def test_a_stream_can_be_left_early(rows: Database, tmp_path: Path) -> None:

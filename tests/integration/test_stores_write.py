@@ -30,8 +30,15 @@ from feast.types import Array, Float64, Int64, Json, String, UnixTimestamp
 
 from feast_repos import repo
 from hyperfeast.db import Database
-from hyperfeast.errors import DataError, FeatureError, QueryFailed
+from hyperfeast.errors import (
+    DataError,
+    FeatureError,
+    HyperfeastError,
+    QueryFailed,
+    ServerUnreachable,
+)
 from hyperfeast.stores.offline import write
+from hyperfeast.stores.offline.stream import RecordBatches
 from hyperfeast.stores.offline.write import PostgreSQLLoggingDestination
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)
@@ -119,13 +126,15 @@ def test_all_rows_of_a_push_are_in_or_none(store: FeatureStore, empty_database: 
     assert empty_database.fetch('SELECT FROM "Prices"') == []
 
 
-def test_the_same_row_again_is_refused_and_a_correction_is_taken(
+def test_the_same_row_may_come_again_and_another_needs_a_later_created_timestamp(
     store: FeatureStore, empty_database: Database
 ) -> None:
     frame = pushed(1, created=[T0])
     store.write_to_offline_store("price", frame)
+    store.write_to_offline_store("price", frame)
+    assert len(empty_database.fetch('SELECT FROM "Prices"')) == 1
     with pytest.raises(DataError, match=r"feature view price: .*same key.*later created timestamp"):
-        store.write_to_offline_store("price", frame)
+        store.write_to_offline_store("price", pushed(1, created=[T0], raw_price=[9.0]))
     store.write_to_offline_store("price", pushed(1, created=[T0 + timedelta(days=1)]))
     assert len(empty_database.fetch('SELECT FROM "Prices"')) == 2
 
@@ -134,6 +143,52 @@ def test_a_column_that_the_table_lacks_is_named(store: FeatureStore) -> None:
     table = pa.table({"symbol": ["a"], "raw_prize": [1.0]})
     view = store.get_feature_view("price")
     with pytest.raises(DataError, match="no column 'raw_prize': did you mean 'raw_price'"):
+        write.write_batch(store.config.offline_store, view, table)
+
+
+def test_rows_without_the_timestamp_column_are_refused(store: FeatureStore) -> None:
+    table = pa.table({"symbol": ["a"], "raw_price": [1.0]})
+    view = store.get_feature_view("price")
+    with pytest.raises(
+        DataError, match=r"timestamp column 'event_timestamp' .*found symbol, raw_pr"
+    ):
+        write.write_batch(store.config.offline_store, view, table)
+
+
+@pytest.mark.parametrize("column", ["symbol", "event_timestamp"])
+def test_rows_without_a_key_or_a_time_are_refused(
+    store: FeatureStore, empty_database: Database, column: str
+) -> None:
+    empty_database.execute('ALTER TABLE "Prices" DROP CONSTRAINT "Prices_pkey"')
+    empty_database.execute(f'ALTER TABLE "Prices" ALTER COLUMN {column} DROP NOT NULL')
+    frame = pushed(3)
+    frame[column] = [None, *frame[column][1:]]
+    with pytest.raises(
+        DataError, match=f"feature view price: .*column '{column}' in every row, found 1 without"
+    ):
+        store.write_to_offline_store("price", frame)
+    assert empty_database.fetch('SELECT FROM "Prices"') == []
+
+
+def test_rows_without_a_keys_column_are_refused(store: FeatureStore) -> None:
+    table = pa.table({"event_timestamp": [T0], "raw_price": [1.0]})
+    view = store.get_feature_view("price")
+    with pytest.raises(DataError, match=r"feature view price: .*the join key's column 'symbol'"):
+        write.write_batch(store.config.offline_store, view, table)
+
+
+def test_what_the_table_refuses_is_named_with_the_view(
+    store: FeatureStore, empty_database: Database
+) -> None:
+    with pytest.raises(
+        QueryFailed,
+        match=r'feature view price: table "Prices" does not take .*"dear"; .*\'raw_price\' \(numeric\)',
+    ):
+        store.write_to_offline_store("price", pushed(1, raw_price=["dear"]))
+
+    empty_database.execute('ALTER TABLE "Prices" ADD COLUMN venue text NOT NULL')
+    view, table = store.get_feature_view("price"), pa.Table.from_pandas(pushed(1))
+    with pytest.raises(QueryFailed, match=r'price: table "Prices" .*column "venue".*: correct'):
         write.write_batch(store.config.offline_store, view, table)
 
 
@@ -198,6 +253,24 @@ def test_a_service_that_gains_a_feature_logs_it_too(
     empty_database.execute(f"ALTER TABLE {LOG} DROP COLUMN price__tags")
     store.write_logged_features(logged(store, 2), service)
     assert len(empty_database.fetch(f"SELECT price__tags FROM {LOG}")) == 3
+
+
+@pytest.mark.parametrize("name", ["requests_of_the_recommendation_service_in_europe", "ä" * 30])
+def test_logs_whose_names_begin_alike_have_an_index_each(
+    store: FeatureStore, empty_database: Database, name: str
+) -> None:
+    source = FeatureServiceLoggingSource(store.get_feature_service("prices_v1"), store.project)
+    tables = [f"served.{name}{end}" for end in ("_1", "_2")]
+    for table in tables * 2:
+        config = LoggingConfig(PostgreSQLLoggingDestination(table_name=table))
+        write.write_log(
+            store.config.offline_store, logged(store, 1), source, config, store.registry
+        )
+    indexes = empty_database.fetch(
+        "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'served'"
+    )
+    assert sorted(f"served.{row['tablename']}" for row in indexes) == tables
+    assert all("(__log_timestamp)" in row["indexdef"] for row in indexes)
 
 
 def test_a_log_of_another_store_is_refused(store: FeatureStore) -> None:
@@ -282,6 +355,20 @@ def test_what_stood_there_stays_until_the_new_rows_are_in(
     assert empty_database.fetch("SELECT old FROM kept") == [{"old": 1}]
     left = empty_database.fetch("SELECT FROM pg_class WHERE starts_with(relname, 'hyperfeast')")
     assert left == []
+
+
+@pytest.mark.parametrize("kind", [FeatureError, DataError, ServerUnreachable])
+def test_what_the_reading_side_raises_keeps_its_kind(
+    store: FeatureStore, kind: type[HyperfeastError]
+) -> None:
+    def breaks() -> Any:
+        yield pa.record_batch({"new": [1]})
+        raise kind("the view lacks a column")
+
+    reader = RecordBatches(pa.schema({"new": pa.int64()}), breaks())
+    storage = SavedDatasetPostgreSQLStorage(table_ref="kept")
+    with pytest.raises(kind, match=r"^the view lacks a column$"):
+        write.save_dataset(store.config.offline_store, reader, storage)
 
 
 def test_every_type_of_arrow_finds_a_place(store: FeatureStore, empty_database: Database) -> None:

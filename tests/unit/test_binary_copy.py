@@ -64,6 +64,10 @@ def _wire(value: Any, type_name: str) -> bytes:
             items = [_sized(None if item is None else item.encode()) for item in value]
             shape = struct.pack(">ii", len(value), 1) if value else b""
             wire = struct.pack(">iii", bool(value), 0, 25) + shape + b"".join(items)
+        case "_float8":
+            items = [_sized(None if item is None else _wire(item, "float8")) for item in value]
+            shape = struct.pack(">ii", len(value), 1) if value else b""
+            wire = struct.pack(">iii", bool(value), 0, 701) + shape + b"".join(items)
         case _:
             wire = str(value).encode()
     return wire
@@ -149,9 +153,10 @@ def test_a_column_of_nulls_alone_fits_every_type(type_name: str) -> None:
     assert encoded(frame, {"x": type_name}) == by_rows(frame, {"x": type_name})
 
 
-def test_lists_without_a_text_in_them_fit_an_array_of_text() -> None:
+@pytest.mark.parametrize("type_name", ["_text", "_float8"])
+def test_lists_without_an_element_fit_any_array(type_name: str) -> None:
     frame = pl.DataFrame({"x": [[], [None]]})
-    assert encoded(frame, {"x": "_text"}) == by_rows(frame, {"x": "_text"})
+    assert encoded(frame, {"x": type_name}) == by_rows(frame, {"x": type_name})
 
 
 @pytest.mark.parametrize("dtype", [pl.Categorical(), pl.Enum(["b", "a"])], ids=str)
@@ -216,6 +221,7 @@ def test_a_value_that_does_not_fit_is_named(
         (pl.Binary(), "uuid", "String"),
         (pl.Struct({"a": pl.Int8}), "jsonb", "String"),
         (pl.List(pl.Int64), "_text", "List(String)"),
+        (pl.List(pl.Int64), "_float8", "List(Float64)"),
     ],
     ids=str,
 )

@@ -188,6 +188,36 @@ def test_what_a_key_cannot_hold_equals_nothing() -> None:
     ]
 
 
+_UUID = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (_UUID, _UUID),
+        (_UUID.upper(), _UUID),
+        (_UUID.replace("-", ""), _UUID),
+        ("{a0eebc999c0b-4ef8-bb6d-6bb9bd380a11}", _UUID),
+        ("a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11", _UUID),
+        ("x" * 36, None),
+        (_UUID[:-1] + "g", None),
+        ("{" + _UUID, None),
+        (_UUID + "-", None),
+        ("a0e-ebc999c0b4ef8bb6d6bb9bd380a11", None),
+        # What Python's int() takes for digits.
+        ("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a_1", None),
+        ("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1\u0661", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_text_is_a_uuid_where_postgresql_takes_it_for_one(
+    text: str | None, found: str | None
+) -> None:
+    texts = pa.chunked_array([pa.array([text, _UUID], pa.string())])
+    assert key_values(texts, "id", "view", Column("id", "uuid")).to_pylist() == [found, _UUID]
+
+
 def test_keys_that_cannot_be_compared_are_named() -> None:
     texts = pa.chunked_array([pa.array(["1"])])
     with pytest.raises(

@@ -1,8 +1,11 @@
 """What a request is made of: spines of every form, and views out of Feast's definitions."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -13,8 +16,9 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source i
 )
 from feast.types import Float64, String
 
-from hyperfeast.errors import FeatureError, UsageError
+from hyperfeast.errors import DataError, FeatureError, UsageError
 from hyperfeast.stores.as_known_at import as_known_at, asked_moment
+from hyperfeast.stores.offline.historical import historical_features
 from hyperfeast.stores.offline.request import wanted
 from hyperfeast.stores.offline.spine import instant, of_frame
 
@@ -137,6 +141,67 @@ def test_what_is_no_spine_is_named(frame: object, message: str) -> None:
         of_frame(frame)
 
 
+@pytest.mark.parametrize("text", ["02.05.2024", "05/02/2024", "2024/05/02", "May 2", "now", ""])
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table, "categories"])
+def test_texts_that_are_no_iso_8601_are_refused(frame: Any, text: str) -> None:
+    columns = {"event_timestamp": ["2024-05-01T00:00:00Z", text]}
+    made = pd.DataFrame(columns, dtype="category") if frame == "categories" else frame(columns)
+    with pytest.raises(FeatureError, match=rf"'event_timestamp' .*{text!r}.*2024-01-31T12:00:00Z"):
+        of_frame(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-05-02", "2024-05-02T00:00"),
+        ("20240502T1230Z", "2024-05-02T12:30"),
+        ("2024-05-02 12:30:00.5+02:00", "2024-05-02T10:30:00.5"),
+        ("2024-05-02 12:30:00 +0200", "2024-05-02T10:30"),
+        ("2024-05-02T12:30:00-03", "2024-05-02T15:30"),
+    ],
+)
+def test_iso_8601_is_read(text: str, moment: str) -> None:
+    spine = of_frame(pl.DataFrame({"event_timestamp": [text, None]}))
+    assert spine.moments[0] == np.datetime64(moment, "us").astype("int64")
+    assert spine.timeless is not None
+    assert spine.timeless.tolist() == [False, True]
+
+
+def test_a_moment_beyond_the_calendar_of_nanoseconds_is_named() -> None:
+    with pytest.raises(FeatureError, match=r"'event_timestamp' .*1500-01-01.*: write them as"):
+        of_frame(pd.DataFrame({"event_timestamp": ["1500-01-01"]}))
+
+
+def test_a_key_beyond_64_bits_is_named() -> None:
+    with pytest.raises(DataError, match="'user_id' holds what no bigint can"):
+        of_frame(pd.DataFrame({"user_id": [2**70], "event_timestamp": [_AT]}))
+
+
+def test_a_negative_age_is_refused() -> None:
+    view = FeatureView(
+        name="heart",
+        source=PostgreSQLSource(table="h", timestamp_field="at"),
+        ttl=timedelta(days=-1),
+    )
+    with pytest.raises(FeatureError, match="'heart': expected a ttl that is not negative"):
+        _historical([view], None)
+
+
+@pytest.mark.parametrize("name", ["start_date", "end_date"])
+def test_a_range_of_texts_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"moment in {name}, found '2024-05-01'"):
+        _historical([], None, **{name: "2024-05-01"})
+
+
+def _historical(views: list[FeatureView], spine: Any, **dates: Any) -> None:
+    config: Any = SimpleNamespace(offline_store=SimpleNamespace(as_known_at=None))
+    dates = {"start_date": None, "end_date": None} | dates
+    historical_features(
+        config, views, [], spine, None, "p",
+        full_feature_names=False, filter_by_created_timestamp=False, **dates,
+    )  # fmt: skip
+
+
 def test_an_empty_spine_has_its_columns() -> None:
     spine = of_frame(
         pd.DataFrame(
@@ -226,4 +291,10 @@ def test_a_moment_without_a_zone_is_refused() -> None:
         pytest.raises(UsageError, match="expected a moment with a time zone"),
         as_known_at(_AT.replace(tzinfo=None)),
     ):
+        pass
+
+
+def test_a_text_is_no_moment() -> None:
+    text: Any = "2024-05-03"
+    with pytest.raises(UsageError, match="with a time zone, found '2024-05-03'"), as_known_at(text):
         pass

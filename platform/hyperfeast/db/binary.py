@@ -30,7 +30,7 @@ _DAYS = (-2_440_588, 2_145_042_905)
 _MICROSECONDS = (_DAYS[0] * 86_400_000_000, 2**63 - 1)
 _EXACT_IN = {"float4": 2**24, "float8": 2**53}
 
-_TEXT_OID = 25
+_TEXT_OID, _FLOAT8_OID = 25, 701
 _UUID_DIGITS = [*range(8), *range(9, 13), *range(14, 18), *range(19, 23), *range(24, 36)]
 _UUID_HYPHENS = [8, 13, 18, 23]
 _NO_DIGIT = 16
@@ -78,8 +78,9 @@ def encoded(frame: pl.DataFrame, types: Mapping[str, str]) -> Iterator[bytes | m
     What fits: bool from Boolean; int2, int4, int8 from any integer; float8 from floats and integers;
     float4 from Float32 and integers; text, varchar, json, jsonb from String, Categorical, Enum; uuid
     from String (8-4-4-4-12 hexadecimal digits); date from Date; timestamptz from a zoned Datetime,
-    nanoseconds rounded down to microseconds; text[] from List(String). A column of nulls alone (Null)
-    fits each. Numbers are never rounded: a value that the type cannot hold exactly is refused.
+    nanoseconds rounded down to microseconds; text[] from List(String); float8[] from List(Float64). A
+    column of nulls alone (Null) fits each. Numbers are never rounded: a value that the type cannot hold
+    exactly is refused.
 
     Args:
         frame: the rows; the fields come in the order of its columns.
@@ -351,29 +352,41 @@ def _jsonb(column: pl.Series) -> _Field:
     return _Varying(_lengths(text.lengths + 1, nulls), [version, text])
 
 
-def _text_arrays(column: pl.Series) -> _Field:
+def _arrays(
+    oid: int, element: pl.DataType, field: Callable[[pl.Series], _Field]
+) -> Callable[[pl.Series], _Field]:
     """Dimensions, a flag, the elements' type; then a length, a lower bound, and the elements."""
-    lists = cast("pa.LargeListArray[Any]", _arrow(column.cast(pl.List(pl.String))))
-    bounds = _offsets(lists)
-    flat = pl.Series(column.name, lists.values[bounds[0] : bounds[-1]], pl.String)
-    bounds = bounds - bounds[0]
-    elements, absent = _strings(flat)
-    fields = [_Varying(_lengths(elements.lengths, absent), [elements])]
-    stream = _joined(list(_segments(fields, len(elements.lengths))), len(elements.lengths))
-    ends = np.concatenate(([0], (elements.lengths + 4).cumsum()))
-    starts, lengths = ends[bounds[:-1]], ends[bounds[1:]] - ends[bounds[:-1]]
 
-    nulls = _nulls(column)
-    counts = np.diff(bounds)
-    # The second number would tell of nulls: the server goes by the elements' lengths.
-    heads = np.zeros((len(column), 5), ">i4")
-    heads[:, 0], heads[:, 2], heads[:, 3], heads[:, 4] = counts > 0, _TEXT_OID, counts, 1
-    # An empty array has no dimension, and so neither length nor lower bound.
-    widths = np.where(counts > 0, 20, 12)
-    if nulls is not None:
-        widths[nulls], lengths[nulls] = 0, 0
-    head = _Part(heads.reshape(-1).view(np.uint8), np.arange(len(column)) * 20, widths)
-    return _Varying(_lengths(widths + lengths, nulls), [head, _Part(stream, starts, lengths)])
+    def of(column: pl.Series) -> _Field:
+        lists = cast("pa.LargeListArray[Any]", _arrow(column.cast(pl.List(element))))
+        bounds = _offsets(lists)
+        flat = pl.Series(column.name, lists.values[bounds[0] : bounds[-1]], element)
+        bounds = bounds - bounds[0]
+        elements = field(flat)
+        stream = _joined(list(_segments([elements], len(flat))), len(flat))
+        ends = np.concatenate(([0], (_sizes(elements, len(flat)) + 4).cumsum()))
+        starts, lengths = ends[bounds[:-1]], ends[bounds[1:]] - ends[bounds[:-1]]
+
+        nulls = _nulls(column)
+        counts = np.diff(bounds)
+        # The second number would tell of nulls: the server goes by the elements' lengths.
+        heads = np.zeros((len(column), 5), ">i4")
+        heads[:, 0], heads[:, 2], heads[:, 3], heads[:, 4] = counts > 0, oid, counts, 1
+        # An empty array has no dimension, and so neither length nor lower bound.
+        widths = np.where(counts > 0, 20, 12)
+        if nulls is not None:
+            widths[nulls], lengths[nulls] = 0, 0
+        head = _Part(heads.reshape(-1).view(np.uint8), np.arange(len(column)) * 20, widths)
+        return _Varying(_lengths(widths + lengths, nulls), [head, _Part(stream, starts, lengths)])
+
+    return of
+
+
+def _sizes(field: _Field, rows: int) -> _Integers:
+    """The bytes of each value, without its length."""
+    if isinstance(field, _Fixed):
+        return np.full(rows, field.values.itemsize)
+    return np.maximum(field.lengths.astype(np.int64), 0)
 
 
 def _strings(column: pl.Series) -> tuple[_Part, _Nulls | None]:
@@ -439,7 +452,14 @@ _TYPES: dict[str, _Type] = {
     "jsonb": _Type("String", _is_text, _jsonb),
     "uuid": _Type("String", _is_text, _uuids),
     "_text": _Type(
-        "List(String)", lambda dtype: dtype in (pl.List(pl.String), pl.List(pl.Null)), _text_arrays
+        "List(String)",
+        lambda dtype: dtype in (pl.List(pl.String), pl.List(pl.Null)),
+        _arrays(_TEXT_OID, pl.String(), _text),
+    ),
+    "_float8": _Type(
+        "List(Float64)",
+        lambda dtype: dtype in (pl.List(pl.Float64), pl.List(pl.Null)),
+        _arrays(_FLOAT8_OID, pl.Float64(), _floats("float8")),
     ),
     "date": _Type("Date", lambda dtype: dtype == pl.Date, _dates),
     "timestamptz": _Type(

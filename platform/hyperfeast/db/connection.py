@@ -1,5 +1,6 @@
 """A PostgreSQL database by its DSN, and the one boundary where psycopg's errors become ours."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,6 +12,7 @@ from psycopg import conninfo, errors, sql
 from psycopg.rows import DictRow, dict_row
 
 from hyperfeast import sqlfiles
+from hyperfeast.db import arrow
 from hyperfeast.errors import (
     AccessDenied,
     Contended,
@@ -30,6 +32,14 @@ _DENIED = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)
 # Connections that broke, too many of them, servers that go down or come up. Any other state is an answer.
 _GONE_STATES = ("08", "53300", "57P")
 _CONTENDED = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
+# What libpq says, without a SQLSTATE, of connections that no later try can make.
+_MISCONFIGURED = re.compile(
+    r"invalid \w+ value|SSL was required|certificate|private key|no pg_hba\.conf entry"
+    r'|(database|role) ".*" does not exist|unrecognized configuration parameter'
+)
+_CONNECTING = re.compile(
+    r"^(connection failed: |connection is bad: )?(connection to server .*? failed: )?(FATAL: +)?"
+)
 _MISSING_STATES = {error.sqlstate for error in _MISSING}
 Query = LiteralString | sql.Composed
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -43,10 +53,14 @@ class Database:
     Args:
         dsn: a libpq connection string or URL.
         pool_size: how many connections to keep for a process that serves; 0 for a new one each time.
+        setting: where the DSN is written, for messages.
     """
 
-    def __init__(self, dsn: str, *, pool_size: int = 0) -> None:
+    def __init__(
+        self, dsn: str, *, pool_size: int = 0, setting: str = "HYPERFEAST_POSTGRES_DSN"
+    ) -> None:
         self.dsn = dsn
+        self._setting = setting
         self._pool_size = pool_size
 
     def __repr__(self) -> str:
@@ -67,7 +81,8 @@ class Database:
             ServerUnreachable: nobody answers within 5 seconds, or the connection breaks.
             AccessDenied: the user or the password is refused.
             SchemaError: a relation or a column is not there.
-            QueryFailed: any other refusal by the server, such as for want of room on its disk.
+            QueryFailed: any other refusal by the server, such as for want of room on its disk; or no connection
+                can be made as the DSN says, such as to a database that is not there.
         """
         with self.translated():
             if self._pool_size and not autocommit:
@@ -141,10 +156,9 @@ class Database:
             The same as `connect`.
         """
         from adbc_driver_manager import Error
-        from adbc_driver_postgresql import dbapi
 
         try:
-            with dbapi.connect(self.dsn) as connection, connection.cursor() as cursor:
+            with arrow.connected(self.dsn) as connection, connection.cursor() as cursor:
                 cursor.execute(query, tuple(parameters))
                 table = cursor.fetch_arrow_table()
         except Error as error:
@@ -182,6 +196,11 @@ class Database:
         except psycopg.OperationalError as error:
             if "password authentication failed" in str(error):
                 raise self._denied() from error
+            if error.sqlstate is None and (why := _misconfigured(error)):
+                raise QueryFailed(
+                    f"PostgreSQL at {self.address} cannot be used as configured: {why}: "
+                    f"correct {self._setting}"
+                ) from error
             if error.sqlstate and not error.sqlstate.startswith(_GONE_STATES):
                 raise QueryFailed(f"PostgreSQL at {self.address}: {_first_line(error)}") from error
             raise ServerUnreachable(
@@ -203,8 +222,7 @@ class Database:
 
     def _denied(self) -> AccessDenied:
         return AccessDenied(
-            f"PostgreSQL at {self.address} refused the user or the password: "
-            "check HYPERFEAST_POSTGRES_DSN"
+            f"PostgreSQL at {self.address} refused the user or the password: check {self._setting}"
         )
 
 
@@ -222,3 +240,11 @@ def edition_of(connection: psycopg.Connection[DictRow]) -> Edition:
 
 def _first_line(error: psycopg.Error) -> str:
     return (error.diag.message_primary or str(error)).strip().split("\n", 1)[0]
+
+
+def _misconfigured(error: psycopg.OperationalError) -> str | None:
+    """What is wrong with how one connects; None where it is not that. Each address tried has a line."""
+    for line in str(error).splitlines():
+        if _MISCONFIGURED.search(line):
+            return _CONNECTING.sub("", line.strip())
+    return None

@@ -114,7 +114,7 @@ class Predictor:
 
         Raises:
             UsageError: a symbol is no known instrument, or asked for twice.
-            FeatureError: a symbol has no features online.
+            FeatureError: a symbol has no features online, or the service has lost one of the model's.
         """
         started = time.perf_counter()
         if len(set(symbols)) < len(symbols):
@@ -125,8 +125,7 @@ class Predictor:
             self.model.feature_service, [{"symbol": symbol} for symbol in symbols]
         )
         self._check_present(symbols, served)
-        columns = [served.features.index(name) for name in self.model.feature_columns]
-        vectors = served.values[:, columns]
+        vectors = served.values[:, self._columns(served)]
         probabilities = self._booster.predict(vectors)
         answered_at = clock.now()
         latency_ms = (time.perf_counter() - started) * 1000
@@ -183,6 +182,17 @@ class Predictor:
             f"no features online for {', '.join(absent)}: run `hyperfeast features compute` and "
             "`hyperfeast materialize`"
         )
+
+    def _columns(self, served: Served) -> list[int]:
+        """Where the model's features stand among the served ones."""
+        place = {name: number for number, name in enumerate(served.features)}
+        if lost := [name for name in self.model.feature_columns if name not in place]:
+            raise FeatureError(
+                f"feature service {self.model.feature_service!r} no longer serves {', '.join(lost)}, which "
+                f"version {self.model.version} of the model {self.model.name!r} was trained with: put it back "
+                "into the service and run `hyperfeast features apply`, or train and promote a version without it"
+            )
+        return [place[name] for name in self.model.feature_columns]
 
     def _known(self) -> list[str]:
         return [row["symbol"] for row in self._database.fetch(query("signals", "known_symbols"))]

@@ -36,8 +36,13 @@ def as_known_at(moment: datetime) -> Iterator[None]:
         moment: with a time zone.
 
     Raises:
-        UsageError: the moment has no time zone.
+        UsageError: the moment is none, or has no time zone.
     """
+    if not isinstance(moment, datetime):
+        raise UsageError(
+            f"as_known_at: expected a moment with a time zone, found {moment!r}: "
+            "write datetime(2024, 5, 3, tzinfo=UTC)"
+        )
     if moment.tzinfo is None:
         raise UsageError(
             f"as_known_at: expected a moment with a time zone, found {moment.isoformat()}: "

@@ -136,7 +136,7 @@ def newest(moments: Moments, rows: Rows, *, ttl_us: int | None, by_created: bool
         the same one whenever the rows come in the same order.
     """
     matched = np.full(moments.rows, -1, np.int64)
-    chosen = _chosen(rows, by_created=by_created)
+    chosen = able(rows, by_created=by_created)
     entities = np.zeros(len(rows.events), np.int64) if rows.entities is None else rows.entities
     if chosen is not None:
         entities = entities[chosen]
@@ -163,14 +163,21 @@ def newest(moments: Moments, rows: Rows, *, ttl_us: int | None, by_created: bool
     return matched
 
 
-def _chosen(rows: Rows, *, by_created: bool) -> Integers | None:
-    """The rows that can match something; None where all can."""
-    able = None if rows.entities is None else rows.entities >= 0
+def able(rows: Rows, *, by_created: bool) -> Integers | None:
+    """The positions of the rows that can match something; None where all can."""
+    found = None if rows.entities is None else rows.entities >= 0
     gone = [rows.eventless, rows.unrecorded if by_created and rows.created is not None else None]
     for absent in gone:
         if absent is not None:
-            able = ~absent if able is None else able & ~absent
-    return None if able is None or able.all() else np.flatnonzero(able)
+            found = ~absent if found is None else found & ~absent
+    return None if found is None or found.all() else np.flatnonzero(found)
+
+
+def known_from(rows: Rows, *, by_created: bool) -> Integers:
+    """From which moment on each row can be an answer, in microseconds since 1970."""
+    if by_created and rows.created is not None:
+        return np.maximum(rows.events, rows.created)
+    return rows.events
 
 
 def _packed(

@@ -4,8 +4,8 @@ Also the one boundary where the errors of both become ours.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,10 @@ from hyperfeast.db import Database
 from hyperfeast.errors import AccessDenied, FeatureError, SchemaError
 
 _CONNECT_TIMEOUT_S = 5
+_SETTING = (
+    "offline_store in feature_store.yaml (or HYPERFEAST_POSTGRES_DSN, where that names no host): "
+    "its sslmode, host and database"
+)
 _PRIMARY = re.compile(r"(?P<severity>ERROR|FATAL):\s+(?P<message>[^\n]+)")
 _DRIVER = "[libpq]"
 
@@ -72,7 +76,7 @@ def connection(
     """
     with (
         translated(config),
-        Database(dsn(config)).connect(autocommit=autocommit) as opened,
+        Database(dsn(config), setting=_SETTING).connect(autocommit=autocommit) as opened,
     ):
         yield opened
 
@@ -104,6 +108,16 @@ def arrow_connection(
                 yield opened
         except (ArrowError, OSError) as error:
             raise _as_psycopg(error) from error
+
+
+def canceling(connection: ArrowConnection) -> Callable[[], None]:
+    """What makes the statement fail that another thread waits for; a connection that is broken has none."""
+
+    def cancel() -> None:
+        with suppress(ArrowError):
+            connection.adbc_cancel()
+
+    return cancel
 
 
 def _connect(address: str) -> ArrowConnection:
@@ -138,10 +152,10 @@ def translated(config: PostgreSQLOfflineStoreConfig) -> Iterator[None]:
         ServerUnreachable: nobody answers, or the connection breaks (retryable).
         AccessDenied: the user or the password is refused.
         FeatureError: a table or a column that a source names is not there.
-        QueryFailed: any other refusal by the server.
+        QueryFailed: any other refusal by the server, or no connection can be made as configured.
     """
     try:
-        with Database(dsn(config)).translated():
+        with Database(dsn(config), setting=_SETTING).translated():
             try:
                 yield
             except (ArrowError, OSError) as error:

@@ -21,8 +21,8 @@ import pyarrow as pa
 from psycopg import sql
 
 from hyperfeast.sqlfiles import query
-from hyperfeast.stores.offline.merge import held
 from hyperfeast.stores.offline.request import View
+from hyperfeast.stores.offline.rows import held
 from hyperfeast.stores.offline.spine import EVENT_TIMESTAMP
 
 _CREATED_TIMESTAMP = "created_timestamp"

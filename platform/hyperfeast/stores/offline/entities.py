@@ -1,6 +1,5 @@
 """Entities as numbers: join keys of any type, alone or several, become one integer that both sides share."""
 
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -16,7 +15,10 @@ Codes: TypeAlias = NDArray[np.int64]
 # A table of a slot a value, instead of a search, while it is not much longer than the values are many.
 _SLOTS_A_VALUE = 8
 _SLOTS = 1_000_000
-_UUID_LENGTH = 36
+# Hyphens may stand behind every four digits, or nowhere; braces around it all.
+_UUID_DIGITS = "([0-9a-f]{4}-?){7}[0-9a-f]{4}"
+_UUID = rf"^(?:{_UUID_DIGITS}|\{{{_UUID_DIGITS}\}})$"
+_UUID_PARTS = "^(.{8})(.{4})(.{4})(.{4})(.{12})$"
 
 
 class Entities:
@@ -182,20 +184,11 @@ def _whole(column: Chunks) -> Chunks:
 
 
 def _uuids(column: Chunks) -> Chunks:
-    """As PostgreSQL writes them; what is none equals none."""
+    """As PostgreSQL writes them; what it does not take for one equals none."""
     lower = compute.utf8_lower(column)
-    odd = compute.any(compute.not_equal(compute.utf8_length(lower), _UUID_LENGTH)).as_py()
-    if not odd:
-        return lower
-    values = lower.to_pylist()
-    return pa.chunked_array([pa.array([_uuid(value) for value in values], pa.string())])
-
-
-def _uuid(text: str | None) -> str | None:
-    try:
-        return None if text is None else str(uuid.UUID(text))
-    except ValueError:
-        return None
+    plain = compute.replace_substring_regex(lower, "[{}-]", "")
+    written = compute.replace_substring_regex(plain, _UUID_PARTS, r"\1-\2-\3-\4-\5")
+    return compute.if_else(compute.match_substring_regex(lower, _UUID), written, None)
 
 
 def _moments(column: Chunks) -> Chunks:

@@ -1,13 +1,14 @@
 """`get_historical_features`: Feast's call as a job of ours."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from feast import FeatureView, OnDemandFeatureView, RepoConfig
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.utils import compute_non_entity_date_range
 
+from hyperfeast.errors import FeatureError, UsageError
 from hyperfeast.stores.as_known_at import asked_moment
 from hyperfeast.stores.offline.job import PointInTimeJob
 from hyperfeast.stores.offline.reading import Request
@@ -42,11 +43,15 @@ def historical_features(
         end_date: the range's end; without one, now.
 
     Raises:
-        FeatureError: a view is not on PostgreSQL, or names no event time.
+        FeatureError: a view is not on PostgreSQL, names no event time, or has a negative TTL.
+        UsageError: the range's begin or end is no moment.
     """
     own = config.offline_store
+    _refuse_negative_ages(feature_views)
     between = None
     if entity_df is None:
+        for name, moment in (("start_date", start_date), ("end_date", end_date)):
+            _refuse_no_moment(name, moment)
         between = compute_non_entity_date_range(
             list(feature_views), start_date=start_date, end_date=end_date
         )
@@ -68,3 +73,20 @@ def historical_features(
         ),
         full_feature_names=full_feature_names,
     )
+
+
+def _refuse_no_moment(name: str, moment: Any) -> None:
+    if moment is not None and not isinstance(moment, datetime):
+        raise UsageError(
+            f"get_historical_features: expected a moment in {name}, found {moment!r}: "
+            "write datetime(2024, 5, 3, tzinfo=UTC)"
+        )
+
+
+def _refuse_negative_ages(feature_views: Sequence[FeatureView]) -> None:
+    for view in feature_views:
+        if view.ttl and view.ttl < timedelta(0):
+            raise FeatureError(
+                f"feature view {view.name!r}: expected a ttl that is not negative, found {view.ttl}: no row is "
+                "that young: set how old a row may be, or 0 for any age"
+            )

@@ -1,6 +1,6 @@
 """Feast's retrieval job for features as of moments: nothing runs before the answer is asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pandas as pd
 import pyarrow as pa
@@ -15,6 +15,7 @@ from hyperfeast.errors import UsageError
 from hyperfeast.stores.offline import write
 from hyperfeast.stores.offline.reading import Reading, Request
 from hyperfeast.stores.offline.spine import instant
+from hyperfeast.stores.offline.stream import RecordBatches
 
 # A statement longer than this is of use to nobody, and may be more than the server takes.
 _WRITTEN_ROWS = 10_000
@@ -50,10 +51,11 @@ class PointInTimeJob(RetrievalJob):
         self._full_feature_names = full_feature_names
         self._metadata: RetrievalMetadata | None = None
 
-    def to_arrow_reader(self, timeout: int | None = None) -> pa.RecordBatchReader:
+    def to_arrow_reader(self, timeout: int | None = None) -> RecordBatches:
         """The answer as a stream, on-demand features included.
 
-        Close it, or read it to its end: the database's transaction is open until then.
+        Close it, or read it to its end: the database's transaction is open until then. Left before its
+        end, it cancels what the server is working on.
 
         Args:
             timeout: seconds that the server may work on a statement.
@@ -67,7 +69,7 @@ class PointInTimeJob(RetrievalJob):
         """
         batches = self._batches(timeout)
         # An empty one, for its schema.
-        return pa.RecordBatchReader.from_batches(next(batches).schema, batches)
+        return RecordBatches(next(batches).schema, batches)
 
     def explain(self) -> str:
         """How each view would be read, and the estimates behind the choice; a spine that is a query is run for it.
@@ -143,23 +145,24 @@ class PointInTimeJob(RetrievalJob):
             self._metadata = self._of(reading)
             return table
 
-    def _batches(self, timeout: int | None) -> Iterator[pa.RecordBatch]:
+    def _batches(self, timeout: int | None) -> Generator[pa.RecordBatch, None, None]:
         """The answer behind an empty batch that tells its schema."""
         with Reading(self._config, self._request, timeout) as reading:
             empty = pa.RecordBatch.from_pylist([], schema=reading.schema)
-            yield self._with_on_demand(empty)
+            yield from self._with_on_demand(empty)
             for batch in reading.batches():
-                yield self._with_on_demand(batch)
+                yield from self._with_on_demand(batch)
 
-    def _with_on_demand(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _with_on_demand(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """At least one batch: texts of more than 2 GiB come in several."""
         if not self._on_demand:
-            return batch
+            yield batch
+            return
         table = _BatchJob(self, batch, self._feature_refs).to_arrow()
-        return (
-            table.combine_chunks().to_batches()[0]
-            if table.num_rows
-            else pa.RecordBatch.from_pylist([], schema=table.schema)
-        )
+        if table.num_rows:
+            yield from table.combine_chunks().to_batches()
+        else:
+            yield pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 class _BatchJob(RetrievalJob):

@@ -11,7 +11,7 @@ the range where an entity has few of them, and else from entity to entity by the
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -19,6 +19,7 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 import pyarrow as pa
+from adbc_driver_manager.dbapi import Connection as ArrowConnection
 from feast import OnDemandFeatureView
 from feast.data_source import DataSource
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
@@ -37,8 +38,10 @@ from psycopg.rows import DictRow
 from hyperfeast import sqlfiles
 from hyperfeast.errors import FeatureError
 from hyperfeast.stores.offline import write
-from hyperfeast.stores.offline.columns import conformed, described
-from hyperfeast.stores.offline.connection import arrow_connection, connection
+from hyperfeast.stores.offline.ahead import ahead
+from hyperfeast.stores.offline.columns import Column, conformed, described
+from hyperfeast.stores.offline.connection import arrow_connection, canceling, connection
+from hyperfeast.stores.offline.stream import RecordBatches
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ _log = logging.getLogger(__name__)
 _ROWS_AN_ENTITY = 10
 # Small enough that reading, encoding and writing go on side by side.
 _BATCH_BYTES = 2**21
+_AHEAD = 2
 _BATCH_OPTION = "adbc.postgresql.batch_size_hint_bytes"
 
 
@@ -131,7 +135,7 @@ class QueryJob(RetrievalJob):
     def _query(self) -> Query:
         return self._compose()
 
-    def to_arrow_reader(self) -> pa.RecordBatchReader:
+    def to_arrow_reader(self) -> RecordBatches:
         """The rows as Arrow record batches, in bounded memory. Read it to its end, or close it."""
         return _stream(self._config, self._query)
 
@@ -190,8 +194,9 @@ def pull_latest(config: PostgreSQLOfflineStoreConfig, wanted: Wanted) -> QueryJo
 
     def compose() -> Query:
         with connection(config) as database:
-            columns, schema = _columns(database, wanted)
-            query, rows = _newest(database, wanted, columns)
+            known = _described(database, wanted)
+            columns, schema = _columns(wanted, known)
+            query, rows = _newest(database, wanted, columns, _window(wanted, known))
         return Query(query.as_string(None), schema, rows)
 
     return QueryJob(config, compose)
@@ -205,9 +210,10 @@ def pull_all(config: PostgreSQLOfflineStoreConfig, wanted: Wanted) -> QueryJob:
 
     def compose() -> Query:
         with connection(config) as database:
-            columns, schema = _columns(database, wanted)
+            known = _described(database, wanted)
+        columns, schema = _columns(wanted, known)
         query = _named("all_rows").format(
-            columns=columns, relation=wanted.relation, window=_window(wanted)
+            columns=columns, relation=wanted.relation, window=_window(wanted, known)
         )
         return Query(query.as_string(None), schema)
 
@@ -216,23 +222,25 @@ def pull_all(config: PostgreSQLOfflineStoreConfig, wanted: Wanted) -> QueryJob:
 
 def _stream(
     config: PostgreSQLOfflineStoreConfig, query: Query, *, timeout_s: float | None = None
-) -> pa.RecordBatchReader:
-    """The rows of a query. The connection closes with the last of them, or with the reader."""
-    with contextlib.ExitStack() as opened:
-        database = opened.enter_context(arrow_connection(config, timeout_s=timeout_s))
-        cursor = opened.enter_context(database.cursor())
-        cursor.adbc_statement.set_options(**{_BATCH_OPTION: str(_BATCH_BYTES)})
-        cursor.execute(query.text)
-        reader = cursor.fetch_record_batch()
-        closing = opened.pop_all()
+) -> RecordBatches:
+    """The rows of a query. The connection opens with the first of them, and closes with the last, or before."""
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        with closing, reader:
-            for batch in reader:
+    def fetched(database: ArrowConnection) -> Generator[pa.RecordBatch, None, None]:
+        with database.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{_BATCH_OPTION: str(_BATCH_BYTES)})
+            cursor.execute(query.text)
+            yield from cursor.fetch_record_batch()
+
+    def batches() -> Generator[pa.RecordBatch, None, None]:
+        with (
+            arrow_connection(config, timeout_s=timeout_s) as database,
+            contextlib.closing(ahead(fetched(database), _AHEAD, canceling(database))) as rows,
+        ):
+            for batch in rows:
                 columns = map(conformed, batch.columns, query.schema.types)
                 yield pa.record_batch(list(columns), schema=query.schema)
 
-    return pa.RecordBatchReader.from_batches(query.schema, batches())
+    return RecordBatches(query.schema, batches())
 
 
 @dataclass(frozen=True)
@@ -249,13 +257,16 @@ class _Order:
 
 
 def _newest(
-    database: psycopg.Connection[DictRow], wanted: Wanted, columns: sql.Composable
+    database: psycopg.Connection[DictRow],
+    wanted: Wanted,
+    columns: sql.Composable,
+    window: sql.Composable,
 ) -> tuple[sql.Composable, int]:
     """The query for the newest rows, and how many the server expects."""
     parts = {
         "columns": columns,
         "relation": wanted.relation,
-        "window": _window(wanted),
+        "window": window,
         "newest": _newest_first(database, wanted),
     }
     if not wanted.keys:
@@ -311,21 +322,33 @@ def _estimate(database: psycopg.Connection[DictRow], query: sql.Composable) -> i
     return int(cast("DictRow", row)["QUERY PLAN"][0]["Plan"]["Plan Rows"])
 
 
-def _columns(
-    database: psycopg.Connection[DictRow], wanted: Wanted
-) -> tuple[sql.Composable, pa.Schema]:
-    """The columns that are asked for, and Feast's dummy key; and what they are to be read as."""
+def _described(database: psycopg.Connection[DictRow], wanted: Wanted) -> dict[str, Column]:
+    """The source's columns, among which are all that are asked for."""
     known = described(database, wanted.relation)
-    created = [wanted.created] if wanted.created else []
-    names = [*wanted.keys, *wanted.features, wanted.timestamp, *created]
-    missing = [name for name in names if name not in known]
+    missing = [name for name in _names(wanted) if name not in known]
     if missing:
         raise FeatureError(
             f"source {wanted.source.name}: there is no column {', '.join(missing)}, it has "
             f"{', '.join(known)}: correct the feature view's schema or the source's field_mapping, "
             "and `feast apply`"
         )
-    chosen = [known[name] for name in (dict.fromkeys(names) if wanted.features else known)]
+    timestamp = known[wanted.timestamp]
+    if not timestamp.is_instant:
+        raise FeatureError(
+            f"source {wanted.source.name}: expected a time in its column {timestamp.name!r} (timestamp_field), "
+            f"found {timestamp.type_name}: make it timestamptz, or convert it in the source's query"
+        )
+    return known
+
+
+def _names(wanted: Wanted) -> list[str]:
+    created = [wanted.created] if wanted.created else []
+    return list(dict.fromkeys([*wanted.keys, *wanted.features, wanted.timestamp, *created]))
+
+
+def _columns(wanted: Wanted, known: Mapping[str, Column]) -> tuple[sql.Composable, pa.Schema]:
+    """The columns that are asked for, and Feast's dummy key; and what they are to be read as."""
+    chosen = [known[name] for name in (_names(wanted) if wanted.features else known)]
     columns = [sql.SQL("{} AS {}").format(c.value, sql.Identifier(c.name)) for c in chosen]
     fields = [pa.field(c.name, c.arrow) for c in chosen]
     if wanted.has_dummy_key:
@@ -335,7 +358,7 @@ def _columns(
     return _list(columns), pa.schema(fields)
 
 
-def _window(wanted: Wanted) -> sql.Composable:
+def _window(wanted: Wanted, known: Mapping[str, Column]) -> sql.Composable:
     timestamp = _column("source", wanted.timestamp)
     if wanted.start is None or wanted.end is None:
         bounds = [(sql.SQL("{} >= {}"), wanted.start), (sql.SQL("{} <= {}"), wanted.end)]
@@ -344,10 +367,12 @@ def _window(wanted: Wanted) -> sql.Composable:
     parts = {"timestamp": timestamp, "start": _moment(wanted.start), "end": _moment(wanted.end)}
     if not wanted.created:
         return _named("within").format(**parts)
+    recorded_from = _moment(wanted.start, wanted.overlap)
+    if known[wanted.created].type_name == "date":
+        # All that is known of it is the day: the whole of the first one counts.
+        recorded_from = sql.SQL("{}::timestamptz::date").format(recorded_from)
     return _named("within_or_late").format(
-        **parts,
-        created=_column("source", wanted.created),
-        recorded_from=_moment(wanted.start, wanted.overlap),
+        **parts, created=_column("source", wanted.created), recorded_from=recorded_from
     )
 
 

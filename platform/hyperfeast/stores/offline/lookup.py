@@ -1,7 +1,9 @@
 """Index lookups on the server: for each spine row the newest row of its entity, found by ORDER BY … LIMIT 1."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, LiteralString, cast
 
 import pyarrow as pa
 from adbc_driver_manager.dbapi import Connection as ArrowConnection
@@ -9,8 +11,8 @@ from psycopg import sql
 
 from hyperfeast.sqlfiles import query
 from hyperfeast.stores.offline.columns import Chunks, Column
-from hyperfeast.stores.offline.merge import conditions
 from hyperfeast.stores.offline.request import View
+from hyperfeast.stores.offline.rows import conditions
 from hyperfeast.stores.offline.spine import Spine
 
 _TABLE = "hyperfeast_spine"
@@ -27,6 +29,23 @@ _AS_COLUMN = {
 }
 # What is compared directly can be found by its index; numeric has to be a float8 first, as in a merge.
 _ARRAYS = {"whole": "int8[]", "real": "float8[]", "text": "text[]", "uuid": "uuid[]"}
+# What Arrow's columns are as PostgreSQL's; what is not here is text.
+_TYPE_NAMES: tuple[tuple[Callable[[Any], bool], LiteralString], ...] = (
+    (pa.types.is_boolean, "bool"),
+    (pa.types.is_int32, "int4"),
+    (pa.types.is_integer, "int8"),
+    (pa.types.is_floating, "float8"),
+    (pa.types.is_decimal, "numeric"),
+    (pa.types.is_date, "date"),
+    (pa.types.is_time, "time"),
+    (pa.types.is_duration, "interval"),
+    (pa.types.is_binary, "bytea"),
+    (pa.types.is_large_binary, "bytea"),
+    (pa.types.is_struct, "jsonb"),
+    (pa.types.is_map, "jsonb"),
+)
+# Where PostgreSQL's time begins: 4714-11-24 BC, in microseconds before 1970.
+_FIRST_US = -210_866_803_200_000_000
 _DIRECT_TEXT = ("text", "varchar", "name")
 
 
@@ -168,11 +187,7 @@ def _lookup(
     found = conditions(view, bounds)
     found.append(sql.SQL("{} <= {}").format(event, asked))
     if view.ttl_us is not None:
-        found.append(
-            sql.SQL("{} >= {} - {} * interval '1 microsecond'").format(
-                event, asked, sql.Literal(view.ttl_us)
-            )
-        )
+        found += _young_enough(event, asked, view.ttl_us, bounds)
     if by_created and view.created is not None:
         found.append(sql.SQL("{} <= {}").format(view.created.identifier, asked))
     found += [_equal(column, names[key, column.kind]) for key, column in view.keys.items()]
@@ -190,6 +205,21 @@ def _lookup(
         order=sql.SQL(", ").join(order),
         alias=alias,
     )
+
+
+def _young_enough(
+    event: sql.Composable, asked: sql.Composable, ttl_us: int, bounds: tuple[int, int]
+) -> list[sql.Composable]:
+    """The TTL's condition, without a moment that is before PostgreSQL's first, which would be an error."""
+    first, last = bounds
+    if last - ttl_us < _FIRST_US:
+        return []
+    oldest = sql.SQL("{} - {} * interval '1 microsecond'").format(asked, sql.Literal(ttl_us))
+    if first - ttl_us < _FIRST_US:
+        oldest = sql.SQL(
+            "CASE WHEN {} >= 'epoch'::timestamptz + {} * interval '1 microsecond' THEN {} ELSE '-infinity' END"
+        ).format(asked, sql.Literal(_FIRST_US + ttl_us), oldest)
+    return [sql.SQL("{} >= {}").format(event, oldest)]
 
 
 def needs_cast(column: Column) -> bool:
@@ -210,14 +240,19 @@ def _equal(column: Column, staged_name: str) -> sql.Composed:
     return sql.SQL("{} = {}").format(own, sql.SQL(_AS_COLUMN[column.kind]).format(value))
 
 
-def _type_name(kind: pa.DataType) -> str:
+def _type_name(kind: pa.DataType) -> LiteralString:
+    """What a spine's column is on the server, so that it comes back as what it is."""
+    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        return f"{_type_name(kind.value_type)}[]"
     if pa.types.is_timestamp(kind):
         return "timestamptz" if kind.tz else "timestamp"
-    if pa.types.is_floating(kind):
-        return "float8"
-    return "int8" if pa.types.is_integer(kind) else "text"
+    return next((name for test, name in _TYPE_NAMES if test(kind)), "text")
 
 
-def _written(value: object, type_name: str) -> sql.Composable:
-    # From the names above, never from outside.
+def _written(value: object, type_name: LiteralString) -> sql.Composable:
+    if type_name == "jsonb" and value is not None:
+        value = json.dumps(dict(cast("Any", value)), default=str)
+    if isinstance(value, list):
+        items = [_written(item, type_name.removesuffix("[]")) for item in value]
+        return sql.SQL("ARRAY[{}]::{}").format(sql.SQL(", ").join(items), sql.SQL(type_name))
     return sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(type_name))

@@ -11,14 +11,20 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hyperfeast.errors import FeatureError
+from hyperfeast.errors import DataError, FeatureError
 from hyperfeast.stores.offline.columns import Array, Chunks, compute, conformed
+from hyperfeast.stores.offline.stream import RecordBatches
 
 EVENT_TIMESTAMP = "event_timestamp"
 _TIME = pa.timestamp("us")
 _START: Any = pa.scalar(0, _TIME)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NS_IN_US = 1_000
+# A date, perhaps with a time, perhaps with a zone; and what pandas writes for a missing one.
+_ISO_8601 = (
+    r"^(\d{4}(-\d{2})?|(\d{8}|\d{4}-\d{2}-\d{2})"
+    r"([T ]\d{2}(:?\d{2}(:?\d{2}(\.\d+)?)?)? ?(Z|[+-]\d{2}(:?\d{2})?)?)?|NaT)$"
+)
 
 # What PostgreSQL, and so Feast's own store, makes of types that it lacks.
 _WIDER = {
@@ -81,11 +87,12 @@ def instant(microseconds: int) -> datetime | None:
 def of_frame(frame: Any) -> Spine:
     """The spine out of a pandas or Polars frame, a table or a batch of Arrow.
 
-    Naive times are in UTC, text is read as times, what is finer than a microsecond is cut off. The
+    Naive times are in UTC, text is read as ISO 8601, what is finer than a microsecond is cut off. The
     moments are in the column `event_timestamp`, else in the only column of times.
 
     Raises:
         FeatureError: it is none of these, a column cannot be read, or no column holds the moments.
+        DataError: a whole number is beyond 64 bits.
     """
     table = _arrow(frame)
     timestamp = moments_column(table.schema)
@@ -129,7 +136,7 @@ def _spine(table: pa.Table, timestamp: str) -> Spine:
 def _arrow(frame: Any) -> pa.Table:
     if isinstance(frame, pa.RecordBatch):
         frame = pa.Table.from_batches([frame])
-    if isinstance(frame, pa.RecordBatchReader):
+    if isinstance(frame, pa.RecordBatchReader | RecordBatches):
         frame = frame.read_all()
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
@@ -157,6 +164,11 @@ def _of_pandas(frame: pd.DataFrame) -> pa.Table:
             columns.append(pa.Array.from_pandas(column))
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             columns.append(_of_objects(column, error))
+        except OverflowError as error:
+            raise DataError(
+                f"the spine (entity_df): its column {column.name!r} holds what no bigint can "
+                f"(whole numbers are at most {2**63 - 1}): correct the values, or make it text"
+            ) from error
     names = [str(name) for name in frame.columns]
     return pa.table(columns, names=names) if columns else pa.table({})
 
@@ -230,18 +242,24 @@ def _microseconds(column: Chunks) -> Chunks:
 
 
 def _read(column: Chunks, name: str) -> Chunks:
-    text = column.to_pandas()
+    """ISO 8601 alone: of 02.05.2024 nobody knows which number is the month."""
+    column = column.cast(pa.string())
+    other = compute.invert(compute.match_substring_regex(column, _ISO_8601))
+    if compute.any(other).as_py():
+        found = column.filter(other)[0].as_py()
+        raise _unread(name, f"found {found!r}")
     try:
-        times = pd.to_datetime(text, utc=True, format="ISO8601")
-    except ValueError:
-        try:
-            times = pd.to_datetime(text, utc=True, format="mixed")
-        except ValueError as error:
-            raise FeatureError(
-                f"the spine (entity_df): its column {name!r} cannot be read as times "
-                f"({str(error).splitlines()[0]}): write them as 2024-01-31T12:00:00Z"
-            ) from error
+        times = pd.to_datetime(column.to_pandas(), utc=True, format="ISO8601")
+    except ValueError as error:
+        raise _unread(name, str(error).splitlines()[0].split(". You might")[0]) from error
     return _microseconds(pa.chunked_array([pa.Array.from_pandas(times)]))
+
+
+def _unread(name: str, why: str) -> FeatureError:
+    return FeatureError(
+        f"the spine (entity_df): its column {name!r} cannot be read as times ({why}): expected ISO 8601: "
+        "write them as 2024-01-31T12:00:00Z"
+    )
 
 
 def _plain(column: Chunks, name: str) -> Chunks:

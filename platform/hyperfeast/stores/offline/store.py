@@ -87,15 +87,15 @@ class TimescaleOfflineStore(PostgreSQLOfflineStore):
         """The newest row of each entity in a range, late ones included: see `latest.pull_latest`."""
         return latest.pull_latest(
             config.offline_store,
-            latest.Wanted(
-                source=data_source,
-                keys=join_key_columns,
-                features=feature_name_columns,
-                timestamp=timestamp_field,
-                created=created_timestamp_column,
-                start=start_date,
-                end=end_date,
-                overlap=timedelta(seconds=config.offline_store.late_overlap_seconds),
+            _wanted(
+                config,
+                data_source,
+                join_key_columns,
+                feature_name_columns,
+                timestamp_field,
+                created_timestamp_column,
+                start_date,
+                end_date,
             ),
         )
 
@@ -113,15 +113,15 @@ class TimescaleOfflineStore(PostgreSQLOfflineStore):
         """All rows of a range, late ones included: see `latest.pull_all`."""
         return latest.pull_all(
             config.offline_store,
-            latest.Wanted(
-                source=data_source,
-                keys=join_key_columns,
-                features=feature_name_columns,
-                timestamp=timestamp_field,
-                created=created_timestamp_column,
-                start=start_date,
-                end=end_date,
-                overlap=timedelta(seconds=config.offline_store.late_overlap_seconds),
+            _wanted(
+                config,
+                data_source,
+                join_key_columns,
+                feature_name_columns,
+                timestamp_field,
+                created_timestamp_column,
+                start_date,
+                end_date,
             ),
         )
 
@@ -155,3 +155,26 @@ class TimescaleOfflineStore(PostgreSQLOfflineStore):
             config, monitoring.as_features(data_source), *args, **kwargs
         )
         return metrics
+
+
+def _wanted(
+    config: RepoConfig,
+    data_source: DataSource,
+    join_key_columns: list[str],
+    feature_name_columns: list[str],
+    timestamp_field: str,
+    created_timestamp_column: str | None,
+    start_date: datetime | None,
+    end_date: datetime | None,
+) -> latest.Wanted:
+    """Feast's arguments of both pulls, in its order."""
+    return latest.Wanted(
+        source=data_source,
+        keys=join_key_columns,
+        features=feature_name_columns,
+        timestamp=timestamp_field,
+        created=created_timestamp_column,
+        start=start_date,
+        end=end_date,
+        overlap=timedelta(seconds=config.offline_store.late_overlap_seconds),
+    )

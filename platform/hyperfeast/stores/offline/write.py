@@ -5,12 +5,14 @@ to those of the table. All rows of a call are written, or none.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, LiteralString, cast
 from uuid import uuid4
 
+import psycopg
 import pyarrow as pa
 import pyarrow.dataset
 from adbc_driver_manager import dbapi
@@ -23,6 +25,7 @@ from feast.feature_logging import (
     LoggingDestination,
     LoggingSource,
 )
+from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres import (
     PostgreSQLOfflineStoreConfig,
 )
@@ -36,10 +39,12 @@ from feast.saved_dataset import SavedDatasetStorage
 from psycopg import sql
 
 from hyperfeast import sqlfiles
-from hyperfeast.errors import DataError, FeatureError
+from hyperfeast.errors import DataError, FeatureError, QueryFailed
 from hyperfeast.stores.offline.connection import arrow_connection, connection
+from hyperfeast.stores.offline.stream import RecordBatches
 
-_UNIQUE_VIOLATION = "23505"
+# A value that does not fit, one that is missing or is there already, a type that cannot become the table's.
+_REFUSALS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.CannotCoerce)
 _LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 # Pandas keeps an index that is no range as such a column.
 _PANDAS_INDEX = "__index_level_"
@@ -94,8 +99,9 @@ def write_batch(
 
     Raises:
         FeatureError: the source is a query, or its table is not there.
-        DataError: a column that the table lacks, or a row whose key is in the table already.
-        QueryFailed: a value that does not fit its column's type.
+        DataError: a column that the table lacks, no column of the timestamp or a join key, a row without one
+            of these, or a row whose key is in the table with other values.
+        QueryFailed: a value that does not fit its column's type, or that is missing in a required column.
     """
     source = view.batch_source
     name = source._postgres_options._table  # noqa: SLF001 - no public way to it
@@ -110,12 +116,15 @@ def write_batch(
         left_out.add(created)
     source_names = {feature: column for column, feature in (source.field_mapping or {}).items()}
     rows = table.drop_columns(list(left_out))
-    _append(
-        config,
-        f"feature view {view.name}",
-        name,
-        rows.rename_columns([source_names.get(c, c) for c in rows.column_names]).to_reader(),
-    )
+    rows = rows.rename_columns([source_names.get(c, c) for c in rows.column_names])
+    keys = [
+        source_names.get(entity.name, entity.name)
+        for entity in view.entity_columns
+        if entity.name != DUMMY_ENTITY_ID
+    ]
+    what = f"feature view {view.name}"
+    _refuse_nulls(what, rows, [*keys, source.timestamp_field])
+    _append(config, what, name, source.timestamp_field, rows.to_reader(), keys)
     if progress:
         progress(table.num_rows)
 
@@ -138,7 +147,7 @@ def write_log(
 
     Raises:
         FeatureError: the destination is another store's.
-        DataError: a column that the service does not have.
+        DataError: a column that the service does not have, or no timestamp column.
     """
     destination = logging_config.destination
     if not isinstance(destination, PostgreSQLLoggingDestination):
@@ -152,12 +161,13 @@ def write_log(
         if isinstance(data, Path)
         else data.to_reader()
     )
-    _append(config, f"the log {destination.table_name}", destination.table_name, rows)
+    log = destination.table_name
+    _append(config, f"the log {log}", log, LOG_TIMESTAMP_FIELD, rows)
 
 
 def save_dataset(
     config: PostgreSQLOfflineStoreConfig,
-    reader: pa.RecordBatchReader,
+    reader: RecordBatches,
     storage: SavedDatasetStorage,
     *,
     allow_overwrite: bool = False,
@@ -197,35 +207,76 @@ def save_dataset(
 
 
 def _append(
-    config: PostgreSQLOfflineStoreConfig, what: str, name: str, reader: pa.RecordBatchReader
+    config: PostgreSQLOfflineStoreConfig,
+    what: str,
+    name: str,
+    timestamp: str,
+    reader: pa.RecordBatchReader,
+    keys: Sequence[str] = (),
 ) -> None:
-    """Rows into a table by the names of their columns."""
+    """Rows into a table by the names of their columns; those that are there already are left as they are."""
     table, types = _target(config, what, name)
-    _refuse_unknown(what, name, reader.schema.names, types)
-    staged = f"staged_{uuid4().hex}"
     columns = reader.schema.names
-    with arrow_connection(config) as database, database.cursor() as cursor:
-        _ingest(cursor, staged, reader, temporary=True)
-        try:
-            _run(
-                cursor,
-                "append",
-                table=table,
-                columns=_list(map(sql.Identifier, columns)),
-                values=_list(
-                    sql.SQL("staged.{}::{}").format(sql.Identifier(c), _sql(types[c]))
-                    for c in columns
-                ),
-                staged=sql.Identifier(staged),
+    _refuse_unknown(what, name, columns, types)
+    if timestamp not in columns:
+        raise DataError(
+            f"{what}: expected rows with the timestamp column {timestamp!r} of table {name}, found "
+            f"{', '.join(columns)}: add the column"
+        )
+    for key in keys:
+        if key not in columns:
+            raise DataError(
+                f"{what}: expected rows with the join key's column {key!r} of table {name}, found "
+                f"{', '.join(columns)}: add the column"
             )
-        except dbapi.Error as error:
-            if error.sqlstate == _UNIQUE_VIOLATION:
+    staged = f"staged_{uuid4().hex}"
+    typed = [sql.SQL("staged.{}::{}").format(sql.Identifier(c), _sql(types[c])) for c in columns]
+    parts = {
+        "table": table,
+        "columns": _list(map(sql.Identifier, columns)),
+        "values": _list(typed),
+        "staged": sql.Identifier(staged),
+    }
+    with (
+        _refusals(what, name, types, reader.schema),
+        arrow_connection(config) as database,
+        database.cursor() as cursor,
+    ):
+        _ingest(cursor, staged, reader, temporary=True)
+        _run(cursor, "append", **parts)
+        added, given = cast("tuple[int, int]", cursor.fetchone())
+        if added < given:
+            at = columns.index(timestamp)
+            _run(
+                cursor, "differing", timestamp=sql.Identifier(timestamp), moments=typed[at], **parts
+            )
+            if cursor.fetchone() is not None:
                 raise DataError(
-                    f"{what}: {name} has a row of the same key already, and nothing of this was written: "
+                    f"{what}: {name} has another row of the same key already, and nothing of this was written: "
                     "leave such rows out, or give a correction a later created timestamp"
-                ) from error
-            raise
+                )
         database.commit()
+
+
+@contextmanager
+def _refusals(what: str, name: str, types: Mapping[str, str], schema: pa.Schema) -> Iterator[None]:
+    """What the table does not take, with what the server does not know: whose rows they are."""
+    try:
+        yield
+    except QueryFailed as error:
+        if not isinstance(error.__cause__, _REFUSALS):
+            raise
+        texts = [
+            f"{field.name!r} ({types[field.name]})"
+            for field in schema
+            if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+            if not types[field.name].startswith(("text", "character"))
+        ]
+        hint = f"; text came for {', '.join(texts)}" if texts else ""
+        raise QueryFailed(
+            f"{what}: table {name} does not take these rows, and none was written ({error}{hint}): "
+            "correct the values, or add the column that is missing"
+        ) from error
 
 
 def _target(
@@ -245,6 +296,16 @@ def _locate(config: PostgreSQLOfflineStoreConfig, name: str) -> tuple[list[str],
         row = database.execute(_query("locate"), {"name": name}).fetchone()
     located = cast("dict[str, Any]", row)
     return located["parts"], located["found"]
+
+
+def _refuse_nulls(what: str, rows: pa.Table, columns: Iterable[str]) -> None:
+    for column in columns:
+        if column in rows.column_names and (nulls := rows[column].null_count):
+            raise DataError(
+                f"{what}: expected a value in its column {column!r} in every row, found {nulls:,} without one, "
+                "and nothing of this was written: a row is found by its join keys and its event time, so "
+                "fill them in, or leave such rows out"
+            )
 
 
 def _refuse_unknown(what: str, name: str, columns: Iterable[str], known: Mapping[str, str]) -> None:
@@ -269,9 +330,10 @@ def _ensure_log(config: PostgreSQLOfflineStoreConfig, name: str, schema: pa.Sche
         database.execute(_named("create_log").format(table=table, columns=_list(columns)))
         additions = _list(sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(c) for c in columns)
         database.execute(_named("widen_log").format(table=table, additions=additions))
-        index = sql.Identifier(f"{parts[-1][:40]}_by_time")
-        timestamp = sql.Identifier(LOG_TIMESTAMP_FIELD)
-        database.execute(_named("index_log").format(index=index, table=table, timestamp=timestamp))
+        asked = {"name": name, "column": LOG_TIMESTAMP_FIELD}
+        if database.execute(_query("index_by"), asked).fetchone() is None:
+            timestamp = sql.Identifier(LOG_TIMESTAMP_FIELD)
+            database.execute(_named("index_log").format(table=table, timestamp=timestamp))
 
 
 def _pg_type(arrow: pa.DataType) -> LiteralString:
@@ -295,15 +357,35 @@ def _pg_type(arrow: pa.DataType) -> LiteralString:
 def _ingest(
     cursor: "dbapi.Cursor",
     name: str,
-    reader: pa.RecordBatchReader,
+    reader: pa.RecordBatchReader | RecordBatches,
     *,
     schema: str | None = None,
     temporary: bool = False,
 ) -> None:
-    """Rows into a new table, in the types of PostgreSQL that are nearest to Arrow's."""
+    """Rows into a new table, in the types of PostgreSQL that are nearest to Arrow's.
+
+    Raises:
+        What the reader raises, as it is: of an error that passes the driver only the text would be left.
+    """
     flat = pa.schema([pa.field(f.name, _flat_type(f.type)) for f in reader.schema])
-    batches = pa.RecordBatchReader.from_batches(flat, _flat(reader, flat))
-    cursor.adbc_ingest(name, batches, mode="create", db_schema_name=schema, temporary=temporary)
+    failures: list[BaseException] = []
+    batches = pa.RecordBatchReader.from_batches(flat, _flat(_noting(reader, failures), flat))
+    try:
+        cursor.adbc_ingest(name, batches, mode="create", db_schema_name=schema, temporary=temporary)
+    except Exception:
+        if failures:
+            raise failures[0] from failures[0].__cause__
+        raise
+
+
+def _noting(
+    reader: Iterable[pa.RecordBatch], failures: list[BaseException]
+) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from reader
+    except (Exception, KeyboardInterrupt) as error:
+        failures.append(error)
+        raise
 
 
 def _flat(reader: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
