@@ -59,10 +59,15 @@ def translated(
         ) from error
     except _UNREACHABLE as error:
         raise ServerUnreachable(
-            f"Redis at {address(url)} does not answer: {error} Does it run? {remedy}"
+            f"Redis at {address(url)} does not answer: {_said(error)}. Does it run? {remedy}"
         ) from error
     except RedisError as error:
         raise QueryFailed(f"Redis at {address(url)} refused a command: {error}") from error
+
+
+def _said(error: Exception) -> str:
+    """What redis-py says, which ends with a full stop at times."""
+    return str(error).rstrip(". ")
 
 
 def address(url: str) -> str:

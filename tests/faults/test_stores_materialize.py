@@ -22,7 +22,9 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source i
     PostgreSQLSource,
 )
 from feast.types import Float64, Int64, String
+from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as NotThere
+from redis.retry import Retry
 from tqdm import tqdm
 
 from feast_repos import repo
@@ -30,7 +32,6 @@ from hyperfeast.db import Database
 from hyperfeast.errors import ServerError, ServerUnreachable
 from hyperfeast.servers.binaries import valkey_binary
 from hyperfeast.servers.ports import free_port
-from hyperfeast.stores.engine import views_lost
 
 ENTITIES = 20_000
 TIMEOUT_S = 1
@@ -57,7 +58,10 @@ class OwnRedis:
 
     def __init__(self) -> None:
         self.port = free_port(None)
-        self.client: redis.Redis[bytes] = redis.Redis(port=self.port, socket_timeout=20)
+        # While it starts it is asked anew at once, and not after a second and more.
+        self.client: redis.Redis[bytes] = redis.Redis(
+            port=self.port, socket_timeout=60, retry=Retry(ConstantBackoff(0.02), 3)
+        )
         self.start()
 
     @property
@@ -75,7 +79,7 @@ class OwnRedis:
             "",
         ]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        for _ in range(200):
+        for _ in range(600):
             try:
                 self.client.ping()
             except NotThere:
@@ -197,28 +201,28 @@ def test_m1_redis_is_frozen(
     assert isinstance(job.error(), ServerUnreachable)
     assert job.should_be_retried()
     assert "feature view things was not brought online" in str(job.error())
-    assert took < 15 * TIMEOUT_S
+    assert took < 30 * TIMEOUT_S
     assert watermark(store) is None
     assert bring(store).error() is None
     assert served(store) == truth(empty_database)
 
 
 def test_m2_redis_is_killed_and_back_empty(
-    store: FeatureStore, own_redis: OwnRedis, empty_database: Database
+    store: FeatureStore,
+    own_redis: OwnRedis,
+    empty_database: Database,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert bring(store).error() is None
     own_redis.kill()
-    with pytest.raises(ServerUnreachable):
-        views_lost(store)
     own_redis.start()
 
     assert own_redis.client.dbsize() == 0
-    assert views_lost(store) == ["things"]
     assert set(served(store).values()) == {(None, None)}
     # The registry says that all is there: Feast asks for nothing older than its watermark.
     store.materialize_incremental(NOW + HOUR)
     assert served(store) == truth(empty_database)
-    assert views_lost(store) == []
+    assert "feature view things: Redis lacks what the registry says" in caplog.text
 
 
 def test_m2_redis_is_emptied_while_it_is_written_to(

@@ -43,3 +43,22 @@ def test_a_key_that_feast_does_not_know_is_named(
     store = make(tmp_path, database, redis_url, "{registry_type: sql, path: 7}")
     with pytest.raises(FeatureError, match=r"feature_store\.yaml: .*path: "):
         store.online("nothing", [{"symbol": "AAA"}])
+
+
+def test_what_the_environment_has_is_put_in_as_by_feast(
+    tmp_path: Path, database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHERE_THE_REGISTRY_IS", str(tmp_path / "here.db"))
+    store = make(tmp_path, database, redis_url, "${WHERE_THE_REGISTRY_IS}")
+    store.apply()
+    store.close()
+    assert (tmp_path / "here.db").exists()
+
+
+def test_nothing_to_convert_is_an_error_that_names_the_repository(
+    tmp_path: Path, database: Database, redis_url: str
+) -> None:
+    store = make(tmp_path, database, redis_url, str(tmp_path / "registry.db"))
+    with pytest.raises(FeatureError, match=f"no feature view online in {tmp_path}: run"):
+        store.convert_online("packed")
+    store.close()

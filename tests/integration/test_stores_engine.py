@@ -15,18 +15,23 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source i
     PostgreSQLSource,
 )
 from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
+from redis.crc import key_slot
 from tqdm import tqdm
 
 from feast_repos import PROJECT, repo
 from hyperfeast import cache
 from hyperfeast.db import Database
-from hyperfeast.errors import FeatureError, HyperfeastError, UsageError
-from hyperfeast.stores.engine import views_lost
+from hyperfeast.errors import FeatureError, HyperfeastError, ServerUnreachable, UsageError
+from hyperfeast.stores.markers import Markers
+from hyperfeast.stores.online.reading import reader_of
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
 KEY = Entity(name="k", join_keys=["k"], value_type=ValueType.STRING)
 NUMBER = Entity(name="n", join_keys=["n"], value_type=ValueType.INT64)
+
+# How the log begins to say that a view is read again.
+_LOST = "Redis lacks what the registry says"
 
 Make = Callable[..., FeatureStore]
 
@@ -201,7 +206,8 @@ def test_a_view_that_fails_stops_no_other_and_is_named_with_its_remedy(
     empty_database.execute("ALTER TABLE bad RENAME COLUMN v TO w")
 
     with pytest.raises(
-        FeatureError, match=r"feature view bad was not brought .*no column v.*apply"
+        FeatureError,
+        match=r"feature view bad was not brought .*no column v.*apply.*Correct that, then run it again",
     ):
         store.materialize_incremental(NOW)
     store.refresh_registry()
@@ -224,24 +230,47 @@ def test_a_view_that_fails_stops_no_other_and_is_named_with_its_remedy(
     assert ranges["other"][-1] == (NOW, NOW + 2 * HOUR)
 
 
+def test_times_that_are_texts_are_named_with_their_remedy(
+    make: Make, empty_database: Database
+) -> None:
+    fill(empty_database, "things", ("a", NOW - HOUR, NOW - HOUR, 1.0))
+    store = make()
+    store.apply([KEY, view("things")])
+    empty_database.execute("ALTER TABLE things ALTER COLUMN ts TYPE text")
+    with pytest.raises(
+        FeatureError, match=r"feature view things .*a time in its column 'ts' .*found text: make it"
+    ):
+        store.materialize_incremental(NOW)
+
+
 def test_a_redis_that_came_back_empty_is_noticed_and_refilled(
-    make: Make, empty_database: Database, redis_client: "redis.Redis[bytes]"
+    make: Make,
+    empty_database: Database,
+    redis_client: "redis.Redis[bytes]",
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     fill(empty_database, "things", ("a", NOW - 9 * HOUR, NOW - 9 * HOUR, 1.0))
     store = make()
     store.apply([KEY, view("things"), view("idle", "things")])
     store.materialize(NOW - 10 * HOUR, NOW - 5 * HOUR, feature_views=["things"])
-    assert (served(store, "things", "a"), views_lost(store)) == ([1.0], [])
+    assert served(store, "things", "a") == [1.0]
+    assert _LOST not in caplog.text
 
     redis_client.flushall()
     assert served(store, "things", "a") == [None]
-    assert views_lost(store) == ["things"]
-    store.materialize_incremental(NOW, feature_views=["things"])
-    assert (served(store, "things", "a"), views_lost(store)) == ([1.0], [])
+    store.materialize_incremental(NOW)
+    assert served(store, "things", "a") == [1.0]
+    assert caplog.text.count(_LOST) == 1
+    assert f"feature view things: {_LOST}" in caplog.text
+    store.materialize_incremental(NOW + HOUR)
+    assert caplog.text.count(_LOST) == 1
 
 
 def test_a_redis_that_came_back_from_an_older_copy_is_noticed_and_caught_up(
-    make: Make, empty_database: Database, redis_client: "redis.Redis[bytes]"
+    make: Make,
+    empty_database: Database,
+    redis_client: "redis.Redis[bytes]",
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     fill(empty_database, "things", ("a", NOW - 9 * HOUR, NOW - 9 * HOUR, 1.0))
     store = make()
@@ -256,9 +285,75 @@ def test_a_redis_that_came_back_from_an_older_copy_is_noticed_and_caught_up(
 
     assert served(store, "things", "a") == [1.0]
     store.refresh_registry()
-    assert views_lost(store) == ["things"]
     store.materialize_incremental(NOW)
     assert served(store, "things", "a") == [2.0]
+    assert _LOST in caplog.text
+
+
+def test_a_run_that_failed_leaves_nothing_in_redis(
+    make: Make, empty_database: Database, redis_client: "redis.Redis[bytes]"
+) -> None:
+    store = make()
+    store.apply([KEY, view("things")])
+    with pytest.raises(FeatureError):
+        store.materialize_incremental(NOW)
+    assert redis_client.keys() == []
+
+
+def test_the_loss_of_a_runs_last_rows_is_noticed(redis_client: "redis.Redis[bytes]") -> None:
+    """As of a Redis that was killed, and came back at once with all that it had synced."""
+    markers = Markers(redis_client, PROJECT)
+    with markers.run("things") as run:
+        run.step()
+        synced = redis_client.get(run.key)
+        run.step()
+        redis_client.set(run.key, synced)
+        with pytest.raises(ServerUnreachable, match="with older rows: do it again"):
+            run.finish(NOW, NOW)
+    assert markers.of("things") is None
+
+    with markers.run("things") as run:
+        run.step()
+        # The answer was lost, and the client asks once more.
+        redis_client.set(run.key, run.steps + 1)
+        assert run.finish(NOW, NOW).end == NOW
+    assert redis_client.keys("*:run:*") == []
+
+
+def test_a_loss_during_a_runs_last_step_leaves_no_marker(
+    redis_client: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    markers = Markers(redis_client, PROJECT)
+    known = Markers.of
+
+    def emptied(self: Markers, view: str) -> Any:
+        found = known(self, view)
+        redis_client.flushdb()
+        return found
+
+    with markers.run("things") as run:
+        run.step()
+        monkeypatch.setattr(Markers, "of", emptied)
+        with pytest.raises(ServerUnreachable, match="Redis was emptied"):
+            run.finish(NOW, NOW)
+    monkeypatch.undo()
+    assert markers.of("things") is None
+
+
+def test_a_run_and_its_marker_are_in_one_slot_of_a_cluster(
+    redis_client: "redis.Redis[bytes]",
+) -> None:
+    with Markers(redis_client, PROJECT).run("things") as run:
+        run.finish(NOW, NOW)
+        marker, own = sorted(redis_client.keys("hyperfeast:online:*"), key=len)
+        assert own.decode() == run.key
+        assert key_slot(marker) == key_slot(own)
+
+
+def test_one_exchange_serves_all_that_ask_for_it(make: Make) -> None:
+    store = make()
+    online = reader_of(store)
+    assert online.exchange(store.config) is online.exchange(store.config)
 
 
 def test_the_rows_of_a_deleted_view_are_not_missed(
@@ -330,7 +425,6 @@ def test_a_view_that_python_transforms_is_left_to_feasts_engine(
     store.materialize_incremental(NOW)
     assert served(store, "raw", "a", "b") == [2.0, 3.0]
     assert served(store, "twice", "a", "b") == [4.0, 6.0]
-    assert views_lost(store) == []
 
 
 def test_other_stores_are_left_to_feasts_engine(make: Make, empty_database: Database) -> None:
@@ -340,7 +434,6 @@ def test_other_stores_are_left_to_feasts_engine(make: Make, empty_database: Data
     store.materialize_incremental(NOW)
     assert served(store, "things", "a") == [2.0]
     assert watermark(store, "things") == NOW
-    assert views_lost(store) == []
 
 
 def test_one_view_alone_as_feasts_provider_asks(make: Make, empty_database: Database) -> None:
@@ -373,6 +466,23 @@ def test_the_lag_is_measured(make: Make, empty_database: Database) -> None:
     # A run without rows serves the same event as before.
     store.materialize_incremental(NOW + HOUR)
     assert measured("hyperfeast_materialization_lag_seconds") == pytest.approx(lag, abs=10)
+
+
+def test_an_end_in_the_future_does_not_hide_what_comes(
+    make: Make, empty_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(empty_database, "things", ("a", NOW - 2 * HOUR, NOW - 2 * HOUR, 1.0))
+    store = make()
+    store.apply([KEY, view("things")])
+    store.materialize(NOW - timedelta(days=1), datetime(2099, 1, 1, tzinfo=UTC))
+    assert served(store, "things", "a") == [1.0]
+    for value in (2.0, 3.0):
+        now = datetime.now(UTC)
+        fill(empty_database, "things", ("a", now, now, value))
+        store.materialize_incremental(datetime.now(UTC))
+        assert served(store, "things", "a") == [value]
+    assert "an earlier run's end lies in the future" in caplog.text
+    assert _LOST not in caplog.text
 
 
 def test_progress_is_shown_by_view(

@@ -1,5 +1,6 @@
 """From one layout to the other: nothing lost, nothing older over newer, and again without effect."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -237,11 +238,61 @@ def test_the_source_goes_if_that_is_wanted(tmp_path: Path, redis_url: str, to: N
     done = convert(source, to, remove_source=True)
     assert all(one.removed for one in done)
     rows = [{"driver_id": one} for one in range(_DRIVERS)]
-    assert np.isnan(online_matrix(source, ["stats:rate", "scores:score"], rows).values).all()
+    with pytest.raises(FeatureError, match="feature view stats, scores: expected rows"):
+        online_matrix(source, ["stats:rate", "scores:score"], rows)
     assert _answer(_store(tmp_path, redis_url, to)) == before
     with redis.Redis.from_url(redis_url) as client:
         is_packed = {key.startswith(b"_packed") for key in client.scan_iter()}
     assert is_packed == {to == "packed"}
+
+
+@pytest.mark.parametrize("to", ["packed", "feast"])
+def test_rows_in_the_other_layout_alone_are_no_missing_values(
+    tmp_path: Path, redis_url: str, to: Name
+) -> None:
+    written = "feast" if to == "packed" else "packed"
+    before, after = _store(tmp_path, redis_url, written), _store(tmp_path, redis_url, to)
+    before.apply(_OBJECTS)
+    after.refresh_registry()
+    _fill(before)
+    features, known = ["stats:rate", "scores:score"], [{"driver_id": 1}]
+    # Whoever is nowhere has no values, and makes nobody believe that all is well.
+    assert np.isnan(online_matrix(after, features, [{"driver_id": 999}]).values).all()
+    said = f"feature view stats, scores: .*'{written}' alone: run `hyperfeast online convert --to {to}`"
+    for _ in range(2):
+        with pytest.raises(FeatureError, match=said):
+            online_matrix(after, features, known)
+        with pytest.raises(FeatureError, match=said):
+            after.get_online_features(features, known)
+    asyncio.run(_refused_async(after, features, known, said))
+    convert(before, to)
+    assert online_matrix(after, features, known).values.tolist() == [[1.5, 1 / 3]]
+
+
+def test_the_other_layout_is_looked_up_seldom(tmp_path: Path, redis_url: str) -> None:
+    store = _store(tmp_path, redis_url, "packed")
+    store.apply(_OBJECTS)
+    _fill(store)
+    with redis.Redis.from_url(redis_url) as client:
+
+        def looked_up() -> int:
+            return int(client.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0))
+
+        before = looked_up()
+        for _ in range(8):
+            online_matrix(store, ["stats:rate"], [{"driver_id": 999}])
+            online_matrix(store, ["stats:rate"], [{"driver_id": 999}, {"driver_id": 1}])
+        # The first, second, fourth and eighth time.
+        assert looked_up() - before == 4
+
+
+async def _refused_async(
+    store: FeatureStore, features: list[str], rows: list[Any], said: str
+) -> None:
+    for _ in range(2):
+        with pytest.raises(FeatureError, match=said):
+            await store.get_online_features_async(features, rows)
+    await _online(store)._client_async.aclose()
 
 
 def test_another_projects_rows_are_left_alone(tmp_path: Path, redis_url: str) -> None:

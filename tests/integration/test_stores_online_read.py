@@ -4,11 +4,13 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,7 @@ from hyperfeast.servers.ports import free_port
 from hyperfeast.stores.online.convert import convert
 from hyperfeast.stores.online.read import online_arrow, online_matrix
 from hyperfeast.stores.online.read_async import online_arrow_async, online_matrix_async
+from hyperfeast.stores.online.reading import reader_of
 
 # Feast's, of the on-demand view that has to be there.
 pytestmark = pytest.mark.filterwarnings("ignore:On demand feature view is an experimental feature")
@@ -280,7 +283,10 @@ def test_the_response_is_feasts_own(
                 _closing(store, store.get_online_features_async(features, rows, full_names))
             ),
         ):
+            # As text, because 1, 1.0 and True are equal; and before the message is asked for, and after.
+            assert repr(found.to_dict()) == repr(expected.to_dict())
             assert found.proto == expected.proto
+            assert repr(found.to_dict()) == repr(expected.to_dict())
             assert found.to_dict(include_event_timestamps=True) == expected.to_dict(
                 include_event_timestamps=True
             )
@@ -295,6 +301,29 @@ async def _closing(store: FeatureStore, awaited: Any) -> Any:
         if online._client_async:
             await online._client_async.aclose()
             online._client_async = None
+
+
+def test_a_response_is_what_its_message_is_made_to_be(ours: FeatureStore) -> None:
+    response = ours.get_online_features(["scores:s1"], [{"driver_id": 1}])
+    response.proto.results[1].values[0].double_val = 7.5
+    assert response.to_dict() == {"driver_id": [1], "s1": [7.5]}
+    assert response.to_df()["s1"].tolist() == [7.5]
+
+
+def test_what_was_written_under_another_type_is_read_as_feast_reads_it(
+    stock: FeatureStore, ours: FeatureStore
+) -> None:
+    """The value is an integer, and the feature is declared a float; another is no value at all."""
+    key = EntityKey(join_keys=["driver_id"], entity_values=[Value(int64_val=1)])
+    later = _NOON + timedelta(seconds=1)
+    row = (key, {"s1": Value(int64_val=3), "s2": Value(double_val=0.5)}, later, None)
+    _online(stock).online_write_batch(stock.config, _SCORES, [row], None)
+    for features in (["scores:s1"], ["scores:s2", "scores:s1"]):
+        found, expected = (
+            store.get_online_features(features, _DRIVER_ROWS).to_dict() for store in (ours, stock)
+        )
+        assert repr(found) == repr(expected)
+        assert repr(found["s1"][0]) == "3"
 
 
 def test_versions_of_views_are_told(stock: FeatureStore, ours: FeatureStore) -> None:
@@ -337,7 +366,6 @@ def test_fallen_back_or_not_is_not_left_to_chance(
 @pytest.mark.parametrize(
     ("features", "rows"),
     [
-        (["scores:unknown"], _DRIVER_ROWS),
         (["unknown:s1"], _DRIVER_ROWS),
         (["scores:s1", "scores:s1"], _DRIVER_ROWS),
         (["scores:s1"], []),
@@ -512,6 +540,25 @@ def test_a_matrix_of_texts_is_refused(ours: FeatureStore) -> None:
         online_matrix(ours, ["stats:rate", "stats:label"], [{"driver_id": 1}])
 
 
+@pytest.mark.parametrize("layout", ["ours", "packed"])
+def test_a_feature_that_a_view_lacks_is_named_with_the_nearest(
+    layout: str, request: pytest.FixtureRequest
+) -> None:
+    store = request.getfixturevalue(layout)
+    said = r"feature view 'stats' has no feature 'rat': did you mean 'stats:rate'\? It has "
+    for ask in (online_matrix, online_arrow):
+        with pytest.raises(FeatureError, match=said):
+            ask(store, ["scores:s1", "stats:rat"], [{"driver_id": 1}])
+    with pytest.raises(FeatureError, match=said):
+        store.get_online_features(["stats:rat"], [{"driver_id": 1}])
+
+
+def test_a_text_is_no_list_of_features(ours: FeatureStore) -> None:
+    text: Any = "stats:rate"
+    with pytest.raises(UsageError, match=r"expected a list .* found the text 'stats:rate'"):
+        online_matrix(ours, text, [{"driver_id": 1}])
+
+
 def test_what_is_computed_on_demand_is_refused_in_a_matrix(ours: FeatureStore) -> None:
     with pytest.raises(FeatureError, match=r"computed on demand.*get_online_features"):
         online_matrix(ours, ["scaled:scaled"], [{"driver_id": 1, "factor": 1.0}])
@@ -534,6 +581,8 @@ def test_another_store_is_refused(stock: FeatureStore) -> None:
         ),
         ([{"driver_id": 1}, {"city": "Lima"}], UsageError, "row 1 has city"),
         ({"driver_id": [1], "city": ["Lima", "Perth"]}, UsageError, "driver_id: 1, city: 2"),
+        ({"driver_id": 1}, UsageError, r"expected a list of values for 'driver_id', found 1"),
+        ({"driver_id": "one"}, UsageError, r"expected a list of values for 'driver_id'"),
         ([{"driver_id": None}], DataError, "driver_id"),
         ([{"driver_id": "one"}], DataError, "driver_id"),
         ([{"driver_id": 1}, {"driver_id": "one"}], DataError, "driver_id"),
@@ -582,6 +631,24 @@ def test_many_threads_get_each_its_own(ours: FeatureStore) -> None:
     drivers = [1, 2, 3] * 100
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read, drivers)) == [float(driver) for driver in drivers]
+
+
+def test_threads_that_begin_together_get_one_client(ours: FeatureStore) -> None:
+    reader, together = reader_of(ours), Barrier(8)
+
+    def client(_: int) -> int:
+        together.wait()
+        return id(reader.client(ours.config))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(20):
+                reader._client = None
+                assert len(set(pool.map(client, range(8)))) == 1
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_reply_that_is_an_error_leaves_nothing_behind(ours: FeatureStore, redis_url: str) -> None:

@@ -11,9 +11,12 @@ import pytest
 import redis
 from feast import RepoConfig
 from feast.infra.online_stores.redis import RedisOnlineStore
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from hyperfeast.servers.binaries import valkey_binary
 from hyperfeast.servers.ports import free_port
+from hyperfeast.stores.online import resp, write
 from hyperfeast.stores.online.store import FastRedisOnlineStore
 from online_views import EVENT, OURS, entity, table, view
 
@@ -34,10 +37,12 @@ def _start(folder: Path, *options: str) -> tuple[int, subprocess.Popen[bytes]]:
 
 
 def _answers(port: int) -> bool:
-    try:
-        return bool(redis.Redis(port=port).ping())
-    except redis.ConnectionError:
-        return False
+    # Without its own patience: whoever asks asks again.
+    with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -136,6 +141,33 @@ def test_a_cluster(cluster: list[int]) -> None:
     address = {"redis_type": "redis_cluster", "connection_string": f"127.0.0.1:{cluster[0]}"}
 
     _writes_and_is_read(_repo(OURS, **address), _repo("redis", **address))
+
+
+def test_a_clusters_nodes_work_at_once(cluster: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are sent theirs before any is waited for, as long as each has some."""
+    monkeypatch.setattr(write, "_SCRIPT_ROWS", 16)
+    done: list[tuple[str, resp.Channel]] = []
+    send, replies = resp.Channel.send, resp.Channel.replies
+
+    def sent(channel: resp.Channel, *buffers: Any) -> None:
+        done.append(("send", channel))
+        send(channel, *buffers)
+
+    def replied(channel: resp.Channel, count: int) -> list[Any]:
+        done.append(("replies", channel))
+        return replies(channel, count)
+
+    monkeypatch.setattr(resp.Channel, "send", sent)
+    monkeypatch.setattr(resp.Channel, "replies", replied)
+    address = {"redis_type": "redis_cluster", "connection_string": f"127.0.0.1:{cluster[0]}"}
+    _writes_and_is_read(_repo(OURS, **address), _repo("redis", **address))
+
+    turns = [done[at : at + 4] for at in range(0, len(done), 4)]
+    assert len(turns) > 10
+    for turn in turns:
+        assert [what for what, _ in turn] == ["send", "send", "replies", "replies"]
+        assert turn[0][1] is turn[2][1] is not turn[1][1]
+        assert turn[1][1] is turn[3][1]
 
 
 def test_a_slot_that_moved_is_found_again(cluster: list[int]) -> None:

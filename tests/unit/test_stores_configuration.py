@@ -14,6 +14,8 @@ from pydantic import Field, StrictStr
 
 from hyperfeast.errors import UsageError
 from hyperfeast.stores.configuration import PluginConfig
+from hyperfeast.stores.connection import redis_config
+from hyperfeast.stores.online.store import FastRedisOnlineStoreConfig
 
 SECRET = "p4ss-w0rd-n0b0dy-may-read"
 WRITTEN = {"host": "db", "database": "d", "user": "u", "password": SECRET}
@@ -78,6 +80,51 @@ def test_a_value_that_does_not_fit_is_named_and_not_quoted(
     assert said in str(refused.value)
     assert SECRET not in str(refused.value)
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            "localhost:abc",
+            "found 'localhost:abc' as its part 1: write an address such as localhost",
+        ),
+        ("localhost", "found 'localhost' as its part 1"),
+        ("", "found '' as its part 1"),
+        ("h:6379,db=0,sll=true", "found the unknown option 'sll': did you mean 'ssl'?"),
+        (
+            "h:6379,xyzzy_frobnicate=1",
+            "found an unknown option as its part 2: remove it; the usual",
+        ),
+        ("db=0", "found no address: add one"),
+        (f"redis://:{SECRET}@localhost:6379,db=0", "found a URL as its part 1: leave the scheme"),
+        (f"redis://:x={SECRET}@localhost:6379", "found a URL as its part 1"),
+        (f"h:6379,password=a,{SECRET}", "found something else as its part 3"),
+    ],
+)
+def test_a_connection_string_that_feast_cannot_use_is_named(written: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        FastRedisOnlineStoreConfig(connection_string=written)
+
+    assert "connection_string: expected host:port,option=value" in str(refused.value)
+    assert said in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "localhost:6379",
+        "password=hunter2,localhost:6379",
+        "a:1,b:2,skip_full_coverage_check=true,ssl=true",
+        redis_config("rediss://u:p%2C%3Dw@h:1/3?ssl_cert_reqs=none")["connection_string"],
+        redis_config("unix:///run/redis.sock?db=2")["connection_string"],
+    ],
+)
+def test_a_right_connection_string_is_taken(written: str) -> None:
+    assert FastRedisOnlineStoreConfig(connection_string=written).connection_string.startswith(
+        written
+    )
 
 
 def test_no_secret_is_in_a_repr() -> None:

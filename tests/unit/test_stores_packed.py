@@ -13,18 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperfeast.errors import DataError, SchemaError
-from hyperfeast.stores.online import decode
+from hyperfeast.stores.online import decode, plain
 from hyperfeast.stores.online.packed import (
     EVENT_AT,
     HEADER_BYTES,
     RECORDED_AT,
-    Picked,
     Schema,
-    Unpacked,
     key_head,
     pack,
     times_of,
 )
+from hyperfeast.stores.online.unpacked import Picked, Unpacked
 from unit.feast_values import KINDS, contents, value_bytes
 
 _MICROS = st.integers(-62_135_596_800_000_000, 253_402_300_799_000_000)
@@ -32,6 +31,7 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - NumPy's times have no zone
 
 
 _NUMBERS = [kind for kind in KINDS if decode.is_number(kind)]
+_PLAIN = [kind for kind in _NUMBERS if plain.covers(kind)]
 
 
 @st.composite
@@ -103,6 +103,20 @@ def test_a_matrix_is_that_of_the_values(
         found = Unpacked(schema, values).matrix(Picked(schema, names))
         chosen = [[row[at] for at in asked] for row in rows] + [[None] * len(asked)] * missing
         np.testing.assert_array_equal(found, decode.matrix(chosen, kinds, names))
+
+
+@given(_tables(_PLAIN), st.randoms(use_true_random=False))
+def test_plain_numbers_are_those_of_the_values(
+    table: tuple[Schema, list[list[bytes]], list[int], list[int]], random: Any
+) -> None:
+    schema, rows, times, _ = table
+    asked = random.sample(range(len(schema.features)), random.randint(1, len(schema.features)))
+    picked = Picked(schema, [schema.features[at][0] for at in asked])
+    assert picked.is_numeric
+    values = [*_packed(schema, rows, times, None), None]
+    found = Unpacked(schema, values).plain_numbers(picked)
+    chosen = [[row[at] for at in asked] for row in rows] + [[None] * len(asked)]
+    assert repr(found) == repr(plain.columns(chosen, [schema.features[at][1] for at in asked]))
 
 
 @given(_tables())

@@ -6,11 +6,13 @@ import sys
 from datetime import UTC, datetime, timedelta
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from feast.infra.online_stores.redis import RedisOnlineStore
+from feast.online_response import OnlineResponse
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
@@ -18,11 +20,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperfeast.stores.online import plan as planning
 from hyperfeast.stores.online.answers import OnlineMatrix
 from hyperfeast.stores.online.asked import Asked, plainly_asked
 from hyperfeast.stores.online.hashes import FoundInHashes, HashReads
-from hyperfeast.stores.online.plan import Plan
-from hyperfeast.stores.online.response import entity_rows, response
+from hyperfeast.stores.online.plan import Plan, Plans
+from hyperfeast.stores.online.response import Response, entity_rows
 from hyperfeast.stores.online.views import KeyGroup, PlannedView, is_plain
 from hyperfeast.stores.online.wire import EntityKeys
 from unit.feast_values import KINDS, contents, value_bytes
@@ -134,7 +137,10 @@ def test_a_response_holds_what_feast_makes_of_the_same_bytes(
     found = FoundInHashes(view, rows, 0, len(view.features))
     names = [f"driver {at}" * at for at in range(len(rows))]
     asked = Asked({"id": names}, len(rows), [[]], [None])
-    proto = response(_plan(view), asked, [found]).proto
+    response = Response(_plan(view), asked, [found])
+    said = repr(response.to_dict())
+    proto = response.proto
+    assert said == repr(OnlineResponse(proto, dict(_plan(view).feature_types)).to_dict())
     assert list(proto.metadata.feature_names.val) == ["id", *view.features]
     assert [one.string_val for one in proto.results[0].values] == names
     for at, (moment, values) in enumerate(_feasts(view, rows)):
@@ -198,3 +204,27 @@ def test_statuses_are_feasts_numbers() -> None:
         ttls=(timedelta(days=1), None),
     )
     assert found.statuses(noon).tolist() == [[1, 2, 1], [4, 4, 3]]
+
+
+@pytest.mark.parametrize("read_anew", [True, False])
+def test_a_plan_of_a_registry_that_was_read_anew_meanwhile_is_not_kept(
+    read_anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = SimpleNamespace(
+        is_cache_valid=lambda: True, cached_registry_proto_created=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    resolved: list[int] = []
+
+    def resolving(*_: Any) -> Any:
+        resolved.append(1)
+        if read_anew and len(resolved) == 1:
+            registry.cached_registry_proto_created += timedelta(seconds=1)
+        # Something on demand: Feast has to answer, and even that is kept.
+        return [], [object()], {}, {}, set(), [], None, [], None
+
+    monkeypatch.setattr(planning, "_get_cached_request_context", resolving)
+    config: Any = SimpleNamespace(online_store=SimpleNamespace(layout="feast"))
+    plans = Plans()
+    for _ in range(3):
+        assert plans.of(config, registry, "p", ["view:f"], full_feature_names=False) is None
+    assert len(resolved) == (2 if read_anew else 1)

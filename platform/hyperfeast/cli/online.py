@@ -51,13 +51,15 @@ def convert(
     """Copy what is online into another layout. Run again, it goes on where it stopped."""
     from hyperfeast.app import App
 
+    app = App()
     with console.progress_bar("converting") as progress:
-        done = App().feast.convert_online(
+        done = app.feast.convert_online(
             to.value, views=views or (), remove_source=remove_source, progress=progress
         )
     if as_json:
         console.print_json(done)
         return
+    console.say(f"repository: {app.settings.feature_repo}")
     console.print_table(
         ["feature view", "rows", "copied", "there already", "source"],
         [

@@ -60,6 +60,8 @@ class RedisServer(EmbeddedServer):
             "dir": _quoted(str(self.folder)),
             "appendonly": "yes",
             "appendfsync": "everysec",
+            # A rewrite of the file must not hold writers up: what a crash of the machine loses then is noticed.
+            "no-appendfsync-on-rewrite": "yes",
             # The append-only file holds everything already.
             "save": '""',
             "daemonize": "no",

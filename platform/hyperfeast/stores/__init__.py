@@ -8,6 +8,7 @@ from hyperfeast.stores.engine import ArrowComputeEngine, ArrowComputeEngineConfi
 from hyperfeast.stores.offline.store import TimescaleOfflineStore, TimescaleOfflineStoreConfig
 from hyperfeast.stores.offline.write import PostgreSQLLoggingDestination
 from hyperfeast.stores.online.answers import OnlineMatrix
+from hyperfeast.stores.online.hot import HotVectors
 from hyperfeast.stores.online.read import online_arrow, online_matrix
 from hyperfeast.stores.online.read_async import online_arrow_async, online_matrix_async
 from hyperfeast.stores.online.store import FastRedisOnlineStore, FastRedisOnlineStoreConfig
@@ -23,6 +24,7 @@ __all__ = [
     "ArrowComputeEngineConfig",
     "FastRedisOnlineStore",
     "FastRedisOnlineStoreConfig",
+    "HotVectors",
     "OnlineMatrix",
     "PlatformOfflineStore",
     "PlatformOfflineStoreConfig",

@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from threading import Event, Lock
+from threading import Event
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -40,13 +40,16 @@ from feast.utils import _get_column_names, make_tzaware
 from prometheus_client import Counter, Gauge
 from pydantic import PositiveInt, StrictStr
 
+from hyperfeast import clock
 from hyperfeast.errors import FeatureError, HyperfeastError
 from hyperfeast.stores.configuration import PluginConfig
+from hyperfeast.stores.failures import together
 from hyperfeast.stores.markers import Marker, Markers
 from hyperfeast.stores.offline.latest import QueryJob
 from hyperfeast.stores.offline.store import TimescaleOfflineStore
 from hyperfeast.stores.online import wire
 from hyperfeast.stores.online.exchange import translated
+from hyperfeast.stores.online.reading import reader_of
 from hyperfeast.stores.online.store import FastRedisOnlineStore
 
 _log = logging.getLogger(__name__)
@@ -94,7 +97,7 @@ class ArrowMaterializationJob(MaterializationJob):
     """
 
     task: MaterializationTask
-    failure: Exception | None = None
+    failure: HyperfeastError | None = None
 
     def status(self) -> MaterializationJobStatus:
         """SUCCEEDED or ERROR: a job is over when it is handed out."""
@@ -107,7 +110,7 @@ class ArrowMaterializationJob(MaterializationJob):
 
     def should_be_retried(self) -> bool:
         """Whether the same can succeed later with nothing changed."""
-        return isinstance(self.failure, HyperfeastError) and self.failure.retryable
+        return self.failure is not None and self.failure.retryable
 
     def job_id(self) -> str:
         """The view and its range."""
@@ -138,7 +141,6 @@ class ArrowComputeEngine(ComputeEngine):
             repo_config=repo_config, offline_store=offline_store, online_store=online_store
         )
         self.config = ArrowComputeEngineConfig(**section)
-        self._connecting = Lock()
         self._feasts = LocalComputeEngine(
             repo_config=repo_config, offline_store=offline_store, online_store=online_store
         )
@@ -270,13 +272,18 @@ class ArrowComputeEngine(ComputeEngine):
             )
             with _progress(task, read) as progress, read.to_arrow_reader() as reader:
                 batches = _Batches(reader, columns, stop)
+
+                def written_to(rows: int) -> None:
+                    marked.step()
+                    progress(rows)
+
                 written = self.online_store.write_arrow(
                     self.repo_config,
                     task.feature_view,
                     batches,
                     timestamp_field=columns.timestamp_column,
                     created_field=columns.created_timestamp_column,
-                    progress=progress,
+                    progress=written_to,
                 )
             marked.newest = batches.newest
             _ROWS.labels(*_labels(task), "written").inc(written.rows)
@@ -308,6 +315,7 @@ class ArrowComputeEngine(ComputeEngine):
     def _marked(self, task: MaterializationTask) -> Iterator["_Marked"]:
         """From where to read, by what Redis is known to hold; what it holds afterwards is noted in it."""
         start, end = make_tzaware(task.start_time), make_tzaware(task.end_time)
+        now = clock.now()
         if not isinstance(self.online_store, FastRedisOnlineStore):
             yield _Marked(start)
             return
@@ -317,19 +325,22 @@ class ArrowComputeEngine(ComputeEngine):
             markers = self._markers(task.project)
             marked = _Marked(markers.start_for(view, name, start))
             if marked.start < start:
+                why = (
+                    "an earlier run's end lies in the future"
+                    if start > now
+                    else "Redis lacks what the registry says was brought online"
+                )
                 _log.warning(
-                    "feature view %s: Redis lacks what the registry says was brought online: "
-                    "reading it again from %s", view.name, marked.start,
-                )  # fmt: skip
+                    "feature view %s: %s: reading it again from %s", view.name, why, marked.start
+                )
             with markers.run(name) as run:
+                marked.step = run.step
                 yield marked
-                _show_lag(task, run.finish(end, marked.newest))
+                # What comes later was not there to be read: the next run has to look for it.
+                _show_lag(_labels(task), run.finish(min(end, now), marked.newest))
 
     def _markers(self, project: str) -> Markers:
-        # Feast's store makes its client when it is first asked for, and counts on one thread.
-        with self._connecting:
-            client = self.online_store._get_client(self.repo_config.online_store)  # noqa: SLF001
-        return Markers(client, project)
+        return Markers(self.online_store.client(self.repo_config), project)
 
     def _forget(self, project: str, views: Sequence[FeatureView]) -> None:
         if not views or not isinstance(self.online_store, FastRedisOnlineStore):
@@ -349,9 +360,10 @@ class _Verdict:
 
 @dataclass
 class _Marked:
-    """From where a view is read, and the newest event that was found; None where there was none."""
+    """From where a view is read, what to call after each step, and the newest event that was found, if any was."""
 
     start: datetime
+    step: Callable[[], None] = lambda: None
     newest: datetime | None = None
 
 
@@ -378,33 +390,6 @@ class _Batches:
             yield named
 
 
-def views_lost(store: FeatureStore) -> list[str]:
-    """The views of which Redis lacks what the registry says was brought online: it came back empty.
-
-    `store.materialize_incremental(now, feature_views=…)` brings them back.
-
-    Raises:
-        ServerUnreachable: Redis does not answer.
-    """
-    engine = store._get_provider().batch_engine  # noqa: SLF001 - no public way to it
-    if not isinstance(engine, ArrowComputeEngine) or not isinstance(
-        engine.online_store, FastRedisOnlineStore
-    ):
-        return []
-    with translated(store.config.online_store):
-        markers = engine._markers(store.project)  # noqa: SLF001 - of this module
-        return [
-            view.name
-            for view in store.list_batch_feature_views()
-            if view.online
-            and view.most_recent_end_time
-            and markers.start_for(
-                view, wire.versioned_name(view, store.config), view.most_recent_end_time
-            )
-            < view.most_recent_end_time
-        ]
-
-
 def _columns(registry: BaseRegistry, task: MaterializationTask) -> ColumnInfo:
     view = task.feature_view
     entities = [registry.get_entity(name, task.project) for name in view.entities]
@@ -425,13 +410,30 @@ def _progress(task: MaterializationTask, read: QueryJob) -> Iterator[Callable[[i
         bar.refresh()
 
 
-def _show_lag(task: MaterializationTask, marker: Marker) -> None:
+def show_lags(store: FeatureStore) -> None:
+    """Set the gauges of every view by what Redis is known to hold, whichever process brought it there.
+
+    Args:
+        store: whose online store is `hyperfeast.stores.FastRedisOnlineStore`.
+
+    Raises:
+        ServerUnreachable: Redis does not answer.
+    """
+    with translated(store.config.online_store):
+        markers = Markers(reader_of(store).client(store.config), store.project)
+        for view in store.list_batch_feature_views(allow_cache=True):
+            marker = markers.of(wire.versioned_name(view, store.config))
+            if marker is not None:
+                _show_lag((store.project, view.name), marker)
+
+
+def _show_lag(labels: tuple[str, str], marker: Marker) -> None:
     if marker.newest is None:
         return
     newest = marker.newest.timestamp()
-    _NEWEST.labels(*_labels(task)).set(newest)
+    _NEWEST.labels(*labels).set(newest)
     # It grows while nothing happens: it is worked out when it is read.
-    _LAG.labels(*_labels(task)).set_function(lambda: time.time() - newest)
+    _LAG.labels(*labels).set_function(lambda: time.time() - newest)
 
 
 def _labels(task: MaterializationTask) -> tuple[str, str]:
@@ -440,9 +442,14 @@ def _labels(task: MaterializationTask) -> tuple[str, str]:
 
 def _with_view(task: MaterializationTask, error: Exception) -> HyperfeastError:
     kind = type(error) if isinstance(error, HyperfeastError) else FeatureError
+    remedy = (
+        "The same command again goes on from there"
+        if kind.retryable
+        else "Correct that, then run it again: it goes on from there"
+    )
     named = kind(
         f"feature view {task.feature_view.name} was not brought online up to {task.end_time}, and its "
-        f"watermark has not moved: {error}. The same command again goes on from there"
+        f"watermark has not moved: {error}. {remedy}"
     )
     named.__cause__ = error
     return named
@@ -451,9 +458,7 @@ def _with_view(task: MaterializationTask, error: Exception) -> HyperfeastError:
 def _with_all_failures(jobs: list[ArrowMaterializationJob]) -> list[MaterializationJob]:
     """Feast raises the first error alone: let it say all."""
     failures = [job.failure for job in jobs if job.failure]
-    if len(failures) < 2:  # noqa: PLR2004 - one speaks for itself
+    if not failures:
         return [*jobs]
-    said = "; ".join(map(str, failures))
-    error = type(failures[0])(f"{len(failures)} of {len(jobs)} feature views failed: {said}")
-    error.__cause__ = failures[0]
+    error = together(failures, f"{len(failures)} of {len(jobs)} feature views failed: ")
     return [replace(job, failure=error) if job.failure else job for job in jobs]

@@ -1,6 +1,6 @@
 """The stores on the servers in use: only their connections are found for them."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, StrictStr, model_validator
 
@@ -30,6 +30,9 @@ class PlatformOfflineStore(TimescaleOfflineStore):
 
 class PlatformOnlineStoreConfig(FastRedisOnlineStoreConfig):
     """The online store's keys; the connection string need not be written."""
+
+    # Where a user has written the connection, for messages.
+    connection_setting: ClassVar[str] = "HYPERFEAST_REDIS_URL"
 
     type: StrictStr = "hyperfeast.stores.PlatformOnlineStore"
     connection_string: StrictStr = Field(repr=False)

@@ -69,6 +69,12 @@ def _columns(entity_rows: EntityRows) -> tuple[dict[str, Cells], int]:
     """Entity rows as columns, and how many rows there are."""
     if isinstance(entity_rows, Mapping):
         columns = dict(entity_rows)
+        for name, values in columns.items():
+            if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+                raise UsageError(
+                    f"entity rows: expected a list of values for {name!r}, found {values!r}: "
+                    f"write {{{name!r}: [{values!r}]}}"
+                )
         counts = {len(values) for values in columns.values()}
         if len(counts) > 1:
             raise UsageError(

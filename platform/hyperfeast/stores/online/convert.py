@@ -23,6 +23,7 @@ from hyperfeast.stores.online.exchange import Exchange, translated
 from hyperfeast.stores.online.layouts import HashLayout, Layout, PackedLayout
 from hyperfeast.stores.online.reading import Reading, reader_of
 from hyperfeast.stores.online.rows import NEVER, Rows
+from hyperfeast.stores.online.unpacked import Unpacked
 from hyperfeast.stores.online.views import Command, Commands
 from hyperfeast.stores.online.write import Destination, write
 
@@ -191,7 +192,7 @@ class _Packed:
         # One may have expired since it was found.
         there = [at for at, reply in enumerate(replies) if reply is not None]
         values = [replies[at] for at in there]
-        cells = packed.Unpacked(view.schema, values).values(view.features)
+        cells = Unpacked(view.schema, values).values(view.features)
         times = [packed.times_of(value) for value in values]
         return Rows(
             _column([keys[at] for at in there]),

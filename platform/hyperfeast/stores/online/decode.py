@@ -9,7 +9,7 @@ A value is missing if its bytes are None (never written) or empty (written as nu
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -24,16 +24,23 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from hyperfeast.errors import DataError
-from hyperfeast.stores.online.encode import ArrayOfBytes, Column, of_sizes, offsets_of
-
-Stored = Sequence[bytes | None]
+from hyperfeast.stores.online.encode import ArrayOfBytes, Column, of_sizes
+from hyperfeast.stores.online.stored import (
+    MORE,
+    Stored,
+    StoredColumn,
+    Unusual,
+    gathered,
+    packed_varints,
+    varints,
+)
 
 _LARGEST_TIME_S = np.iinfo(np.int64).max // 1_000_000
-_VARINT_BYTES, _MORE, _PAYLOAD_BITS = 10, 0x80, 7
 _LENGTH_DELIMITED, _VARINT, _FIXED_64, _FIXED_32 = 2, 0, 1, 5
 _ELEMENT = b"\x0a"[0]
 # Up to here a Python call a value costs less than NumPy's calls a column.
 _FEW, _VERY_FEW = 512, 64
+_DISTINCT_TIMES = 4096
 
 _DOUBLE_TAG, _FLOAT_TAG = b"\x29"[0], b"\x35"[0]
 _DOUBLE_BYTES, _FLOAT_BYTES = 9, 5
@@ -76,10 +83,6 @@ _ARROW: dict[ValueType, pa.DataType] = {
 }
 
 
-class _Unusual(Exception):
-    """A value that is not as protobuf libraries write it, or not of the declared type."""
-
-
 def is_number(kind: ValueType) -> bool:
     """Whether a feature of this type can stand in a matrix of numbers."""
     return kind in _NUMBERS
@@ -119,10 +122,8 @@ def matrix(
     """
     shape = (len(rows), len(kinds))
     flat = [value or _NAN for value in chain.from_iterable(rows)]
-    if set(map(len, flat)) <= {_DOUBLE_BYTES}:
-        cells = np.frombuffer(b"".join(flat), np.uint8).reshape(-1, _DOUBLE_BYTES)
-        if (cells[:, 0] == _DOUBLE_TAG).all():
-            return cells[:, 1:].copy().view("<f8").reshape(shape)
+    if (found := doubles(flat)) is not None:
+        return found.reshape(shape)
     if len(flat) <= _FEW:
         few = [_number(value, name) for value, name in zip(flat, [*names] * len(rows), strict=True)]
         return np.array(few, np.float64).reshape(shape)
@@ -132,13 +133,23 @@ def matrix(
     return out
 
 
+def doubles(values: Sequence[bytes]) -> NDArray[np.float64] | None:
+    """The values, if each is a float64 as protobuf libraries write it."""
+    if not set(map(len, values)) <= {_DOUBLE_BYTES}:
+        return None
+    cells = np.frombuffer(b"".join(values), np.uint8).reshape(-1, _DOUBLE_BYTES)
+    if not (cells[:, 0] == _DOUBLE_TAG).all():
+        return None
+    return cells[:, 1:].copy().view("<f8").reshape(-1)
+
+
 def numbers(values: Stored, kind: ValueType, name: str) -> NDArray[np.float64]:
     """One numeric feature's values; NaN where one is missing. See `matrix`."""
-    column = _Column.of(values)
+    column = StoredColumn.of(values)
     out = np.full(len(values), np.nan)
     try:
         out[column.rows] = _plain_numbers(column, kind)
-    except _Unusual:
+    except Unusual:
         out[column.rows] = [_number(values[row] or _NAN, name) for row in column.rows]
     if kind is ValueType.UNIX_TIMESTAMP:
         out[out == NULL_TIMESTAMP_INT_VALUE] = np.nan
@@ -156,10 +167,10 @@ def dense_numbers(
     Raises:
         DataError: a value is stored that is not of the type.
     """
-    found = _Column.of(values)
+    found = StoredColumn.of(values)
     try:
         return found.rows, _plain_numbers(found, kind)
-    except _Unusual:
+    except Unusual:
         parsed = _parsed_column(_listed(values), kind, name)
     there = parsed.is_valid().to_numpy(zero_copy_only=False)
     if kind is ValueType.UNIX_TIMESTAMP:
@@ -184,10 +195,10 @@ def column(values: Stored | ArrayOfBytes, kind: ValueType, name: str) -> Column:
     """
     if len(values) <= _VERY_FEW:
         return _parsed_column(_listed(values), kind, name)
-    found = _Column.of(values)
+    found = StoredColumn.of(values)
     try:
         dense = _plain_column(found, kind)
-    except _Unusual:
+    except Unusual:
         return _parsed_column(_listed(values), kind, name)
     if len(found.rows) == len(values):
         return dense
@@ -209,12 +220,14 @@ def timestamps(values: Stored) -> NDArray[np.datetime64]:
     if len(values) > _FEW:
         try:
             return _plain_timestamps(values)
-        except _Unusual:
+        except Unusual:
             pass
     return np.array([_microseconds(value) for value in values], "<i8").view("datetime64[us]")
 
 
+@lru_cache(_DISTINCT_TIMES)
 def _microseconds(value: bytes | None) -> int:
+    """Entities of one bar have the same."""
     if value is None:
         return int(np.iinfo(np.int64).min)
     moment = Timestamp.FromString(value)
@@ -223,12 +236,12 @@ def _microseconds(value: bytes | None) -> int:
 
 def _plain_timestamps(values: Stored) -> NDArray[np.datetime64]:
     """Both parts where they are written in their order; a part that is zero is not written."""
-    found = _Column.of(values)
+    found = StoredColumn.of(values)
     here, ends = found.starts, found.starts + found.sizes
     seconds, here = _optional_varint(found.data, here, ends, 0x08)
     nanos, here = _optional_varint(found.data, here, ends, 0x10)
     if (here != ends).any():
-        raise _Unusual
+        raise Unusual
     out = np.full(len(values), np.iinfo(np.int64).min)
     empty = [row for row, value in enumerate(values) if value == b""]
     out[empty] = 0
@@ -243,126 +256,29 @@ def _optional_varint(
     out = np.zeros(len(here), np.int64)
     has = here < ends
     has[has] = data[here[has]] == tag
-    read, after = _varints(data, here[has] + 1, ends[has])
+    read, after = varints(data, here[has] + 1, ends[has])
     out[has] = read.view(np.int64)
     here = here.copy()
     here[has] = after
     return out, here
 
 
-@dataclass(frozen=True)
-class _Column:
-    """The values that are there: bytes from `starts` on, `sizes` many; `rows` says whose they are."""
-
-    data: NDArray[np.uint8]
-    starts: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    rows: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, values: "Stored | ArrayOfBytes") -> "_Column":
-        if isinstance(values, ArrayOfBytes):
-            return cls.of_array(values)
-        there = [value or b"" for value in values]
-        sizes = np.fromiter(map(len, there), np.int64, len(there))
-        starts = np.cumsum(sizes) - sizes
-        rows = np.flatnonzero(sizes)
-        data = np.frombuffer(b"".join(there), np.uint8)
-        return cls(data, starts[rows], sizes[rows], rows)
-
-    @classmethod
-    def of_array(cls, values: ArrayOfBytes) -> "_Column":
-        offsets = offsets_of(values)
-        sizes = np.diff(offsets)
-        if values.null_count:
-            sizes = np.where(values.is_valid().to_numpy(zero_copy_only=False), sizes, 0)
-        rows = np.flatnonzero(sizes)
-        buffer = values.buffers()[2]
-        data = np.frombuffer(memoryview(buffer), np.uint8) if buffer else np.zeros(0, np.uint8)
-        return cls(data, offsets[:-1][rows], sizes[rows], rows)
-
-    @property
-    def ends(self) -> NDArray[np.int64]:
-        return self.starts + self.sizes
-
-    def after(self, tag: bytes) -> "_Column":
-        """What follows a tag, if every value begins with it."""
-        if (self.sizes < len(tag)).any():
-            raise _Unusual
-        for position, byte in enumerate(tag):
-            if (self.data[self.starts + position] != byte).any():
-                raise _Unusual
-        return _Column(self.data, self.starts + len(tag), self.sizes - len(tag), self.rows)
-
-    def delimited(self) -> "_Column":
-        """What follows a length, if that is the rest of the value."""
-        lengths, starts = _varints(self.data, self.starts, self.ends)
-        sizes = self.ends - starts
-        if (lengths != sizes.view(np.uint64)).any():
-            raise _Unusual
-        return _Column(self.data, starts, sizes, self.rows)
-
-    def payload(self) -> NDArray[np.uint8]:
-        """All values one after another."""
-        return _gathered(self.data, self.starts, self.sizes)
-
-
-def _gathered(
-    data: NDArray[np.uint8], starts: NDArray[np.int64], sizes: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    offsets = np.cumsum(sizes) - sizes
-    return data[np.repeat(starts - offsets, sizes) + np.arange(int(sizes.sum()))]
-
-
-def _varints(
-    data: NDArray[np.uint8], here: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """One variable-length integer at each position, and the position after it."""
-    values = np.zeros(len(here), np.uint64)
-    here = here.copy()
-    open_ = np.arange(len(here))
-    for turn in range(_VARINT_BYTES):
-        if (here[open_] >= ends[open_]).any():
-            raise _Unusual
-        byte = data[here[open_]]
-        here[open_] += 1
-        values[open_] |= (byte & (_MORE - 1)).astype(np.uint64) << np.uint64(turn * _PAYLOAD_BITS)
-        open_ = open_[byte >= _MORE]
-        if not len(open_):
-            return values, here
-    raise _Unusual
-
-
-def _packed_varints(payload: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Variable-length integers that stand one after another."""
-    if not len(payload):
-        return np.zeros(0, np.int64)
-    last = payload < _MORE
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if (ends - starts >= _VARINT_BYTES).any():
-        raise _Unusual
-    place = np.arange(len(payload)) - np.repeat(starts, ends - starts + 1)
-    bits = (payload & (_MORE - 1)).astype(np.uint64) << (place * _PAYLOAD_BITS).astype(np.uint64)
-    return np.add.reduceat(bits, starts).view(np.int64)
-
-
 def _tag(kind: ValueType, wire_type: int) -> bytes:
     number = _FIELDS.get(kind, kind.value) << 3 | wire_type
-    return bytes([number]) if number < _MORE else bytes([number & 0x7F | _MORE, number >> 7])
+    return bytes([number]) if number < MORE else bytes([number & 0x7F | MORE, number >> 7])
 
 
-def _plain_numbers(found: _Column, kind: ValueType) -> NDArray[Any]:
+def _plain_numbers(found: StoredColumn, kind: ValueType) -> NDArray[Any]:
     """A dense array of the values that are there, in their own type; times are seconds."""
     if width := _FIXED_WIDTH.get(kind):
         body = found.after(_tag(kind, _FIXED_64 if kind is ValueType.DOUBLE else _FIXED_32))
         if (body.sizes != width.itemsize).any():
-            raise _Unusual
+            raise Unusual
         return body.payload().view(width)
     body = found.after(_tag(kind, _VARINT))
-    read, after = _varints(body.data, body.starts, body.ends)
+    read, after = varints(body.data, body.starts, body.ends)
     if (after != body.ends).any():
-        raise _Unusual
+        raise Unusual
     return _typed(read.view(np.int64), kind)
 
 
@@ -372,7 +288,7 @@ def _typed(read: NDArray[np.int64], kind: ValueType) -> NDArray[Any]:
     return read.astype(np.int32) if kind is ValueType.INT32 else read
 
 
-def _plain_column(found: _Column, kind: ValueType) -> Column:
+def _plain_column(found: StoredColumn, kind: ValueType) -> Column:
     """A dense array of the values that are there."""
     if kind in _NUMBERS:
         return _arrow(_plain_numbers(found, kind), kind)
@@ -381,7 +297,7 @@ def _plain_column(found: _Column, kind: ValueType) -> Column:
         return _texts(body.payload(), body.sizes, kind)
     element = element_type(kind)
     if element is None:
-        raise _Unusual
+        raise Unusual
     message = found.after(_tag(kind, _LENGTH_DELIMITED)).delimited()
     if element in _NUMBERS:
         return _number_lists(message, element)
@@ -412,13 +328,13 @@ def _texts(payload: NDArray[np.uint8], sizes: NDArray[np.int64], kind: ValueType
         return of_sizes(payload, sizes).cast(_ARROW[kind])
     except pa.ArrowInvalid as error:
         # Not UTF-8: the parser says whose value it is.
-        raise _Unusual from error
+        raise Unusual from error
 
 
-def _number_lists(message: _Column, element: ValueType) -> Column:
+def _number_lists(message: StoredColumn, element: ValueType) -> Column:
     """Lists whose elements are packed into one field; an empty list has no field."""
     filled = message.sizes > 0
-    part = _Column(
+    part = StoredColumn(
         message.data, message.starts[filled], message.sizes[filled], message.rows[filled]
     )
     body = part.after(bytes([_ELEMENT])).delimited()
@@ -426,20 +342,20 @@ def _number_lists(message: _Column, element: ValueType) -> Column:
     counts = np.zeros(len(filled), np.int64)
     if width := _FIXED_WIDTH.get(element):
         if (body.sizes % width.itemsize).any():
-            raise _Unusual
+            raise Unusual
         counts[filled] = body.sizes // width.itemsize
         values = payload.view(width)
     else:
-        ended = np.concatenate([[0], np.cumsum(payload < _MORE)])
+        ended = np.concatenate([[0], np.cumsum(payload < MORE)])
         ends = np.cumsum(body.sizes)
-        if (payload[ends[body.sizes > 0] - 1] >= _MORE).any():
-            raise _Unusual
+        if (payload[ends[body.sizes > 0] - 1] >= MORE).any():
+            raise Unusual
         counts[filled] = ended[ends] - ended[ends - body.sizes]
-        values = _typed(_packed_varints(payload), element)
+        values = _typed(packed_varints(payload), element)
     return _lists(counts, _arrow(values, element))
 
 
-def _text_lists(message: _Column, element: ValueType) -> Column:
+def _text_lists(message: StoredColumn, element: ValueType) -> Column:
     """Lists of texts: a tag and a length before each element."""
     here, ends = message.starts.copy(), message.ends
     counts = np.zeros(len(here), np.int64)
@@ -447,11 +363,11 @@ def _text_lists(message: _Column, element: ValueType) -> Column:
     open_ = np.flatnonzero(here < ends)
     while len(open_):
         if (message.data[here[open_]] != _ELEMENT).any():
-            raise _Unusual
-        lengths, starts = _varints(message.data, here[open_] + 1, ends[open_])
+            raise Unusual
+        lengths, starts = varints(message.data, here[open_] + 1, ends[open_])
         sizes = lengths.view(np.int64)
         if ((sizes < 0) | (sizes > ends[open_] - starts)).any():
-            raise _Unusual
+            raise Unusual
         found_starts.append(starts)
         found_sizes.append(sizes)
         counts[open_] += 1
@@ -461,7 +377,7 @@ def _text_lists(message: _Column, element: ValueType) -> Column:
     sizes = np.concatenate([np.zeros(0, np.int64), *found_sizes])
     # Rows stand one after another, so the order of the starts is that of rows and elements.
     order = np.argsort(starts, kind="stable")
-    payload = _gathered(message.data, starts[order], sizes[order])
+    payload = gathered(message.data, starts[order], sizes[order])
     return _lists(counts, _texts(payload, sizes[order], element))
 
 

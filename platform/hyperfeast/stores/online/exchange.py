@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from hyperfeast import cache
+from hyperfeast.stores.online.resp import Channel
 from hyperfeast.stores.online.views import Commands
 
 
@@ -42,7 +43,7 @@ class OverConnections:
 
     def __init__(self, client: Any) -> None:
         self._pool = client.connection_pool
-        self._idle: deque[Any] = deque()
+        self._idle: deque[Channel] = deque()
         # Half of what the pool may have: writers take theirs from it, too.
         self._most = client.connection_pool.max_connections // 2
         self._process = os.getpid()
@@ -51,37 +52,27 @@ class OverConnections:
         """The replies, in the order of the commands."""
         if not commands.replies:
             return []
-        connection, is_kept = self._take()
+        channel, is_kept = self._take()
         try:
-            replies = self._exchanged(connection, commands, may_be_closed=is_kept)
+            replies = _exchanged(channel, commands, may_be_closed=is_kept)
         except BaseException:
-            self._pool.release(connection)
+            self._pool.release(channel.connection)
             raise
         if len(self._idle) < self._most:
-            self._idle.append(connection)
+            self._idle.append(channel)
         else:
-            self._pool.release(connection)
+            self._pool.release(channel.connection)
         return replies
 
-    def _exchanged(self, connection: Any, commands: Commands, *, may_be_closed: bool) -> list[Any]:
-        try:
-            return _exchanged(connection, commands)
-        except RedisConnectionError:
-            # Redis closes what was idle too long, and everything when it is restarted.
-            if not may_be_closed:
-                raise
-            connection.connect()
-            return _exchanged(connection, commands)
-
-    def _take(self) -> tuple[Any, bool]:
-        """A connection, and whether it is one that was kept."""
+    def _take(self) -> tuple[Channel, bool]:
+        """A channel, and whether it is one that was kept."""
         if self._process != os.getpid():
             # A forked child would read its parent's replies.
             self._idle, self._process = deque(), os.getpid()
         try:
             return self._idle.pop(), True
         except IndexError:
-            return self._pool.get_connection(), False
+            return Channel(self._pool.get_connection()), False
 
 
 class OverAsyncConnections:
@@ -192,7 +183,8 @@ def translated(config: RedisOnlineStoreConfig) -> Iterator[None]:
     # The address may stand anywhere between the options, of which one is the password.
     parts = config.connection_string.split(",")
     address = next((part for part in parts if "=" not in part), "unknown")
-    setting = "connection_string under online_store in feature_store.yaml"
+    written = "connection_string under online_store in feature_store.yaml"
+    setting = getattr(config, "connection_setting", written)
     with cache.translated(f"redis://{address}", setting=setting, remedy=f"See {setting}"):
         yield
 
@@ -203,11 +195,12 @@ def raise_translated(config: RedisOnlineStoreConfig, error: RedisError) -> NoRet
         raise error
 
 
-def _exchanged(connection: Any, commands: Commands) -> list[Any]:
-    """Everything sent, and every reply read; whatever goes wrong, nothing stays in the connection."""
+def _exchanged(channel: Channel, commands: Commands, *, may_be_closed: bool) -> list[Any]:
     try:
-        connection.send_packed_command([commands.payload])
-        return [connection.read_response(disable_decoding=True) for _ in range(commands.replies)]
-    except BaseException:
-        connection.disconnect()
-        raise
+        return channel.exchange(commands.payload, commands.replies)
+    except RedisConnectionError:
+        # Redis closes what was idle too long, and everything when it is restarted.
+        if not may_be_closed:
+            raise
+        channel.connect_again()
+        return channel.exchange(commands.payload, commands.replies)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperfeast.stores.online import decode, wire
+from hyperfeast.stores.online import decode, plain, wire
 from hyperfeast.stores.online.encode import Column
 from hyperfeast.stores.online.views import Command, Commands, Found, KeyGroup, PlannedView
 
@@ -81,6 +81,10 @@ class FoundInHashes:
     def stamps(self) -> _Row:
         """The event times as protobuf timestamps; None where there is no row."""
         return [row[self.last] for row in self.rows]
+
+    def plain(self) -> list[list[Any]] | None:
+        """Features that are all plain as columns of Python's own values."""
+        return plain.columns(self.values(), self.view.kinds)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ that until its registry is refreshed or changed; a plan lives exactly as long.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -18,9 +19,10 @@ from feast.utils import _get_cached_request_context, _parse_feature_ref
 from feast.value_type import ValueType
 from numpy.typing import NDArray
 
-from hyperfeast.stores.online import decode
+from hyperfeast.errors import FeatureError, UsageError
+from hyperfeast.stores.online import decode, plain
 from hyperfeast.stores.online.hashes import HashReads
-from hyperfeast.stores.online.packed import PackedReads
+from hyperfeast.stores.online.packed_reads import PackedReads
 from hyperfeast.stores.online.views import KeyGroup, PlannedView, Reads
 from hyperfeast.stores.online.wire import EntityKeys, versioned_name
 
@@ -92,6 +94,11 @@ class Plan:
         return None if order == list(range(len(read))) else np.array(order, np.intp)
 
     @cached_property
+    def is_plain(self) -> bool:
+        """Whether every feature's values are Python's own, once they are read."""
+        return all(plain.covers(kind) for view in self.views for kind in view.kinds)
+
+    @cached_property
     def no_numbers(self) -> tuple[tuple[str, str, ValueType], ...]:
         """The features that cannot stand in a matrix: view, feature, type."""
         return tuple(
@@ -134,8 +141,15 @@ class Plans:
             None if Feast's own code has to answer: something is computed on demand, or precomputed.
 
         Raises:
-            Feast's own errors: an unknown view, service or feature; two features of one name.
+            UsageError: the features are a text.
+            FeatureError: a view has no feature of that name.
+            Feast's own errors: an unknown view or service; two features of one name.
         """
+        if isinstance(features, str):
+            raise UsageError(
+                "features: expected a list of 'view:feature' or a feature service, found the text "
+                f"{features!r}: write [{features!r}]"
+            )
         is_service = isinstance(features, FeatureService)
         if is_service and getattr(features, "precompute_online", False):
             return None
@@ -144,13 +158,44 @@ class Plans:
         kept, read_at = self._kept.get(key), _read_at(registry)
         if kept and kept.registry is registry and read_at and kept.read_at == read_at:
             return kept.plan
-        resolved = _get_cached_request_context(registry, project, features, full_feature_names)
+        resolved = _resolved(registry, project, features, full_feature_names=full_feature_names)
         plan = _plan(config, resolved, full_names=full_feature_names)
-        if len(self._kept) >= _MOST_PLANS:
-            self._kept.clear()
-        # Resolving may have read the registry again; if somebody else did meanwhile, it is not kept for long.
-        self._kept[key] = _Kept(registry, _read_at(registry), plan)
+        # Where the registry had to be read, resolving did; else somebody did meanwhile, and the plan is of before.
+        now_read_at = _read_at(registry)
+        if read_at is None or read_at == now_read_at:
+            if len(self._kept) >= _MOST_PLANS:
+                self._kept.clear()
+            self._kept[key] = _Kept(registry, now_read_at, plan)
         return plan
+
+
+def _resolved(
+    registry: Any, project: str, features: Features, *, full_feature_names: bool
+) -> tuple[Any, ...]:
+    """What Feast makes of a request; a feature that a view does not have, in our words."""
+    try:
+        resolved: tuple[Any, ...] = _get_cached_request_context(
+            registry, project, features, full_feature_names
+        )
+    except KeyError as error:
+        if isinstance(features, FeatureService):
+            raise
+        for reference in features:
+            _refuse_unknown(registry, project, reference, error)
+        raise
+    return resolved
+
+
+def _refuse_unknown(registry: Any, project: str, reference: str, cause: KeyError) -> None:
+    name, _, feature = _parse_feature_ref(reference)
+    view = registry.get_any_feature_view(name, project, allow_cache=True)
+    known = [field.name for field in view.features]
+    if feature not in known:
+        close = get_close_matches(feature, known, n=1, cutoff=0.5)
+        hint = f"did you mean {f'{name}:{close[0]}'!r}?" if close else "correct the reference;"
+        raise FeatureError(
+            f"feature view {name!r} has no feature {feature!r}: {hint} It has {', '.join(known)}"
+        ) from cause
 
 
 def _read_at(registry: Any) -> datetime | None:

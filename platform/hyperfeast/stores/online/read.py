@@ -18,9 +18,9 @@ from hyperfeast.stores.online.answers import OnlineMatrix
 from hyperfeast.stores.online.asked import Asked, EntityRows, asked, plainly_asked
 from hyperfeast.stores.online.exchange import raise_translated, translated
 from hyperfeast.stores.online.plan import Features, Plan, one_view
-from hyperfeast.stores.online.reading import Reading, reader_of
+from hyperfeast.stores.online.reading import FEW_KEYS, Reading, in_other_layout, reader_of
+from hyperfeast.stores.online.response import Response
 from hyperfeast.stores.online.response import entity_rows as as_entity_rows
-from hyperfeast.stores.online.response import response
 from hyperfeast.stores.online.tracking import track_read
 from hyperfeast.stores.online.views import Commands, Found
 
@@ -46,7 +46,7 @@ def online_matrix(
         for, and the event time of each view's row. NaN where a value is missing, never 0.
 
     Raises:
-        FeatureError: a feature is no number, or is computed on demand.
+        FeatureError: a feature is no number, or is computed on demand; all rows are in the other layout.
         UsageError: a join key is missing, rows have different keys, or columns different lengths.
         DataError: a join key's value is missing or of another type; a stored value is no number.
         SchemaError: in the packed layout, values were packed under another schema.
@@ -88,7 +88,7 @@ def online_arrow(
         text, as they are stored.
 
     Raises:
-        FeatureError: a feature is computed on demand.
+        FeatureError: a feature is computed on demand; all rows are in the other layout.
         UsageError, DataError, SchemaError, ServerUnreachable: as `online_matrix`.
     """
     reader = reader_of(store)
@@ -143,7 +143,7 @@ class OnlineReads(Reading):
         started = time.monotonic()
         found = self._found(config, plan, rows)
         track_read(plan, rows.rows, time.monotonic() - started)
-        return response(plan, rows, found)
+        return Response(plan, rows, found)
 
     def online_matrix(
         self,
@@ -159,8 +159,11 @@ class OnlineReads(Reading):
         plan = self._stored(
             config, registry, project, features, full_feature_names=full_feature_names
         )
+        return self.matrix_of(config, plan, asked(plan, entity_rows))
+
+    def matrix_of(self, config: RepoConfig, plan: Plan, rows: Asked) -> OnlineMatrix:
+        """The same of a request that has its plan."""
         answers.refuse_what_is_no_number(plan)
-        rows = asked(plan, entity_rows)
         found = self._found(config, plan, rows)
         return answers.matrix(plan, rows, found)
 
@@ -210,7 +213,15 @@ class OnlineReads(Reading):
     def _found(self, config: RepoConfig, plan: Plan, rows: Asked) -> list[Found]:
         """What Redis holds of each view, a row for each distinct entity."""
         replies = self._replies(config, plan.reads.commands(rows.keys))
+        if self._is_suspect(plan, replies):
+            self._refuse_other_layout(config, plan, rows)
         return plan.reads.found(rows.keys, replies)
+
+    def _refuse_other_layout(self, config: RepoConfig, plan: Plan, rows: Asked) -> None:
+        """Refuse a request whose rows are all in the layout that is not read."""
+        few = [keys[:FEW_KEYS] for keys in rows.keys]
+        replies = self._replies(config, in_other_layout(config, plan).commands(few))
+        self._refuse_misplaced(config, plan, few, replies)
 
     def _replies(self, config: RepoConfig, commands: Commands) -> list[Any]:
         try:

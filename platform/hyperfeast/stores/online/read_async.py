@@ -18,9 +18,9 @@ from hyperfeast.stores.online.answers import OnlineMatrix
 from hyperfeast.stores.online.asked import Asked, EntityRows, asked, plainly_asked
 from hyperfeast.stores.online.exchange import raise_translated, translated
 from hyperfeast.stores.online.plan import Features, Plan, one_view
-from hyperfeast.stores.online.reading import Reading, reader_of
+from hyperfeast.stores.online.reading import FEW_KEYS, Reading, in_other_layout, reader_of
+from hyperfeast.stores.online.response import Response
 from hyperfeast.stores.online.response import entity_rows as as_entity_rows
-from hyperfeast.stores.online.response import response
 from hyperfeast.stores.online.tracking import track_read
 from hyperfeast.stores.online.views import Commands, Found
 
@@ -46,7 +46,7 @@ async def online_matrix_async(
         for, and the event time of each view's row. NaN where a value is missing, never 0.
 
     Raises:
-        FeatureError: a feature is no number, or is computed on demand.
+        FeatureError: a feature is no number, or is computed on demand; all rows are in the other layout.
         UsageError: a join key is missing, rows have different keys, or columns different lengths.
         DataError: a join key's value is missing or of another type; a stored value is no number.
         SchemaError: in the packed layout, values were packed under another schema.
@@ -88,7 +88,7 @@ async def online_arrow_async(
         text, as they are stored.
 
     Raises:
-        FeatureError: a feature is computed on demand.
+        FeatureError: a feature is computed on demand; all rows are in the other layout.
         UsageError, DataError, SchemaError, ServerUnreachable: as `online_matrix`.
     """
     reader = reader_of(store)
@@ -143,7 +143,7 @@ class AsyncOnlineReads(Reading):
         started = time.monotonic()
         found = await self._found_async(config, plan, rows)
         track_read(plan, rows.rows, time.monotonic() - started)
-        return response(plan, rows, found)
+        return Response(plan, rows, found)
 
     async def online_matrix_async(
         self,
@@ -159,8 +159,11 @@ class AsyncOnlineReads(Reading):
         plan = self._stored(
             config, registry, project, features, full_feature_names=full_feature_names
         )
+        return await self.matrix_of_async(config, plan, asked(plan, entity_rows))
+
+    async def matrix_of_async(self, config: RepoConfig, plan: Plan, rows: Asked) -> OnlineMatrix:
+        """The same of a request that has its plan."""
         answers.refuse_what_is_no_number(plan)
-        rows = asked(plan, entity_rows)
         found = await self._found_async(config, plan, rows)
         return answers.matrix(plan, rows, found)
 
@@ -210,7 +213,15 @@ class AsyncOnlineReads(Reading):
     async def _found_async(self, config: RepoConfig, plan: Plan, rows: Asked) -> list[Found]:
         """What Redis holds of each view, a row for each distinct entity."""
         replies = await self._replies_async(config, plan.reads.commands(rows.keys))
+        if self._is_suspect(plan, replies):
+            await self._refuse_other_layout_async(config, plan, rows)
         return plan.reads.found(rows.keys, replies)
+
+    async def _refuse_other_layout_async(self, config: RepoConfig, plan: Plan, rows: Asked) -> None:
+        """Refuse a request whose rows are all in the layout that is not read."""
+        few = [keys[:FEW_KEYS] for keys in rows.keys]
+        replies = await self._replies_async(config, in_other_layout(config, plan).commands(few))
+        self._refuse_misplaced(config, plan, few, replies)
 
     async def _replies_async(self, config: RepoConfig, commands: Commands) -> list[Any]:
         try:

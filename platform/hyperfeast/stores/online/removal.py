@@ -16,6 +16,22 @@ from hyperfeast.stores.online import packed, wire
 
 _AT_ONCE = 1000
 _WILDCARDS = re.compile(rb"([*?\[\]\\])")
+# In one step, since another view's row may be written to the same hash at any moment. A hash that no other view
+# has a time in goes as a whole, and with it fields of features that the view had once.
+_DELETE = b"""\
+local mine, others = false, false
+for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if name == ARGV[1] then mine = true
+  elseif name:sub(1, 4) == '_ts:' then others = true end
+end
+if mine and not others then return redis.call('DEL', KEYS[1]) end
+if mine then
+  for i = 1, #ARGV, 1000 do
+    redis.call('HDEL', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
+  end
+end
+return 0
+"""
 
 
 def entity_keys(
@@ -49,22 +65,13 @@ def delete_view(
         join_keys: of its entities.
         project: the Feast project.
     """
-    mine = wire.timestamp_field(view)
-    fields = [mine, wire.recorded_field(view), *(wire.field_hash(view, name) for name in features)]
+    times = (wire.timestamp_field(view), wire.recorded_field(view))
+    fields = [*times, *(wire.field_hash(view, name) for name in features)]
     keys = entity_keys(client, join_keys, project)
     while some := list(islice(keys, _AT_ONCE)):
         with client.pipeline(transaction=False) as pipe:
             for key in some:
-                pipe.hkeys(key)
-            stored = pipe.execute()
-        with client.pipeline(transaction=False) as pipe:
-            for key, names in zip(some, stored, strict=True):
-                views = {name for name in names if name.startswith(wire.timestamp_field(""))}
-                if views == {mine}:
-                    # With it go fields of features that the view had once.
-                    pipe.delete(key)
-                elif mine in views:
-                    pipe.hdel(key, *fields)
+                pipe.execute_command("EVAL", _DELETE, 1, key, *fields)
             pipe.execute()
 
 

@@ -28,7 +28,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hyperfeast.stores.online.encode import ArrayOfBytes, joined, offsets_of, sizes
 
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 16
 _ERRORS: dict[str, type[RedisError]] = {
     "OOM": OutOfMemoryError,
     "NOSCRIPT": NoScriptError,
@@ -77,10 +77,20 @@ class Channel:
     """
 
     def __init__(self, connection: "redis.Connection") -> None:
-        self._connection = connection
-        self._socket: Any = connection._sock  # noqa: SLF001 - redis-py has no other way to it
-        self._reader = hiredis.Reader(replyError=self._refused)
+        self.connection: Any = connection
+        self._buffer = bytearray(_READ_BYTES)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._socket = self.connection._sock  # noqa: SLF001 - redis-py has no other way to it
+        self._reader: Any = hiredis.Reader(replyError=self._refused)
         self._first_error: RedisError | None = None
+
+    def connect_again(self) -> None:
+        """Forget the connection as it was, and what was on its way."""
+        self.connection.disconnect()
+        self.connection.connect()
+        self._begin()
 
     def send(self, *buffers: bytes | memoryview) -> None:
         """Send whole commands; their replies are to be fetched."""
@@ -102,6 +112,15 @@ class Channel:
             raise self._first_error
         return found
 
+    def exchange(self, payload: bytes, count: int) -> list[Any]:
+        """Send whole commands and fetch their replies. After an error the connection is closed."""
+        try:
+            self.send(payload)
+            return self.replies(count)
+        except BaseException:
+            self.connection.disconnect()
+            raise
+
     def _refused(self, message: str) -> RedisError:
         """Called for each error in a reply, wherever it stands."""
         kind = _ERRORS.get(message.partition(" ")[0], ResponseError)
@@ -110,10 +129,10 @@ class Channel:
         return error
 
     def _feed(self) -> None:
-        received = self._socket.recv(_READ_BYTES)
+        received = self._socket.recv_into(self._buffer)
         if not received:
             raise RedisConnectionError("the server closed the connection")
-        self._reader.feed(received)
+        self._reader.feed(self._buffer, 0, received)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

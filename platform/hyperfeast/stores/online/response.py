@@ -1,12 +1,16 @@
 """What was read as Feast's own response: its protobuf message is written around the values' own bytes.
 
 Redis holds each value as the bytes of a protobuf message, and the response consists of those messages: so
-they are put in place as they are, and the whole is parsed once.
+they are put in place as they are, and the whole is parsed once. Most who ask want no message, but a dictionary
+of values: where those are plain, it is made of the bytes, and the message only if somebody looks at it.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
 
+from feast.feature_view import DUMMY_ENTITY_ID
 from feast.online_response import OnlineResponse
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types.Value_pb2 import Value
@@ -30,8 +34,8 @@ _EXACT_UNTIL_S = 1 << 32
 _NANOS_IN_A_MICRO = 1_000
 
 
-def response(plan: Plan, asked: Asked, found: Sequence[Found]) -> OnlineResponse:
-    """Feast's response.
+class Response(OnlineResponse):
+    """Feast's response, equal to its own.
 
     As in Feast's own Redis store every feature is PRESENT, also one that has no value: such a value is
     empty. A view without a row has the timestamp zero.
@@ -41,6 +45,47 @@ def response(plan: Plan, asked: Asked, found: Sequence[Found]) -> OnlineResponse
         asked: its entities, whose values are plain.
         found: what was read of each view, a row for each distinct entity.
     """
+
+    def __init__(self, plan: Plan, asked: Asked, found: Sequence[Found]) -> None:
+        self._plan = plan
+        self._asked = asked
+        self._found = found
+        self._feature_types = dict(plan.feature_types)
+
+    @cached_property
+    def proto(self) -> GetOnlineFeaturesResponse:
+        """Feast's message."""
+        message = _message(self._plan, self._asked, self._found)
+        written: GetOnlineFeaturesResponse = OnlineResponse(message).proto
+        return written
+
+    def to_dict(self, include_event_timestamps: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
+        """Name -> values, as Feast's own."""
+        # A message that somebody has may be another by now.
+        is_seen = "proto" in vars(self)
+        columns = None if is_seen or include_event_timestamps else self._columns()
+        if columns is None:
+            columns = super().to_dict(include_event_timestamps)
+        return columns
+
+    def _columns(self) -> dict[str, list[Any]] | None:
+        """None if Feast's own code has to read a value."""
+        if not self._plan.is_plain:
+            return None
+        out = {name: [*values] for name, values in self._asked.columns.items()}
+        out.pop(DUMMY_ENTITY_ID, None)
+        views = zip(self._plan.views, self._found, self._asked.indexes, strict=True)
+        for view, read, index in views:
+            columns = read.plain()
+            if columns is None:
+                return None
+            if index is not None:
+                columns = [[column[at] for at in index] for column in columns]
+            out.update(zip(view.outputs, columns, strict=True))
+        return out
+
+
+def _message(plan: Plan, asked: Asked, found: Sequence[Found]) -> GetOnlineFeaturesResponse:
     statuses = _delimited(_STATUSES, _PRESENT * asked.rows)
     no_time = (_TIMESTAMP + b"\x00") * asked.rows
     names = [*asked.columns]
@@ -57,8 +102,10 @@ def response(plan: Plan, asked: Asked, found: Sequence[Found]) -> OnlineResponse
         results += [_result(column, statuses, times) for column in zip(*values, strict=True)]
     listed = b"".join([_delimited(_NAME, name.encode()) for name in names])
     metadata = _delimited(_METADATA, _delimited(_NAMES, listed))
-    message = GetOnlineFeaturesResponse.FromString(b"".join([metadata, *results]))
-    return OnlineResponse(message, feature_types=dict(plan.feature_types))
+    message: GetOnlineFeaturesResponse = GetOnlineFeaturesResponse.FromString(
+        b"".join([metadata, *results])
+    )
+    return message
 
 
 def _result(values: Iterable[bytes | None], statuses: bytes, times: bytes) -> bytes:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,13 +19,14 @@ from pydantic import (
     StrictStr,
     model_validator,
 )
+from redis import Connection, Redis, RedisCluster, Sentinel, SSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 from redis.retry import Retry
 
-from hyperfeast.errors import DataError, ServerError
+from hyperfeast.errors import DataError, ServerError, UsageError
 from hyperfeast.stores.configuration import PluginConfig
 from hyperfeast.stores.online import removal, wire
 from hyperfeast.stores.online.exchange import translated
@@ -32,9 +35,16 @@ from hyperfeast.stores.online.layouts import HashLayout, Layout, PackedLayout
 from hyperfeast.stores.online.packed import Schema
 from hyperfeast.stores.online.read import OnlineReads
 from hyperfeast.stores.online.read_async import AsyncOnlineReads
+from hyperfeast.stores.online.reading import CLIENT_LOCK
 from hyperfeast.stores.online.rows import Rows
 from hyperfeast.stores.online.write import Destination, Written, write
 
+# What Redis's clients take, and an option of Feast's documentation that they overlook.
+_OPTIONS = {
+    name
+    for client in (Redis, RedisCluster, Sentinel, Connection, SSLConnection)
+    for name in signature(client).parameters
+} - {"host", "port", "kwargs", "sentinels", "startup_nodes"} | {"skip_full_coverage_check"}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 
 
@@ -61,6 +71,7 @@ class FastRedisOnlineStoreConfig(PluginConfig, RedisOnlineStoreConfig):
     @model_validator(mode="after")
     def _with_timeouts(self) -> "FastRedisOnlineStoreConfig":
         """All of Feast's clients are made from the connection string, so the timeouts go there."""
+        _refuse_unreadable(self.connection_string)
         written = [part.partition("=")[0] for part in self.connection_string.split(",")]
         for name in ("socket_timeout", "socket_connect_timeout"):
             if name not in written:
@@ -209,9 +220,15 @@ class FastRedisOnlineStore(OnlineReads, AsyncOnlineReads):
         )
 
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
-        """Feast's client, whose own retries would take half a minute."""
-        if not self._client:
-            super()._get_client(online_store_config).set_retry(Retry(**_retry(online_store_config)))
+        """Feast's client, whose own retries would take half a minute.
+
+        A second one, made by another thread meanwhile, would close the first one's connections in mid-read
+        when it replaces it.
+        """
+        with CLIENT_LOCK:
+            if not self._client:
+                client = super()._get_client(online_store_config)
+                client.set_retry(Retry(**_retry(online_store_config)))
         return self._client
 
     async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> Any:
@@ -219,6 +236,56 @@ class FastRedisOnlineStore(OnlineReads, AsyncOnlineReads):
             client = await super()._get_client_async(online_store_config)
             client.set_retry(AsyncRetry(**_retry(online_store_config)))
         return self._client_async
+
+
+def _refuse_unreadable(connection_string: str) -> None:
+    """What Feast would make a client of that does not work. A part behind an option may be a password's rest."""
+    options = False
+    addresses = 0
+    for number, part in enumerate(connection_string.split(","), 1):
+        name, is_option, _ = part.partition("=")
+        if is_option and "://" not in name:
+            options = True
+            _refuse_unknown_option(name.strip(), number)
+            continue
+        host, _, port = part.partition(":")
+        addresses += 1
+        if host.strip() and port.strip().isdecimal() and 0 < int(port) < 2**16:
+            continue
+        if "://" in part:
+            raise _unreadable(
+                f"a URL as its part {number}",
+                "leave the scheme out, and write a password as password=…",
+            )
+        if options:
+            raise _unreadable(
+                f"something else as its part {number}",
+                "correct it; write a comma within a value as \\u002c, and that value in double quotes",
+            )
+        raise _unreadable(
+            f"{part!r} as its part {number}", "write an address such as localhost:6379"
+        )
+    if not addresses:
+        raise _unreadable("no address", "add one, such as localhost:6379")
+
+
+def _refuse_unknown_option(name: str, number: int) -> None:
+    if name in _OPTIONS:
+        return
+    close = get_close_matches(name.lower(), sorted(_OPTIONS), n=1, cutoff=0.5)
+    if close:
+        raise _unreadable(f"the unknown option {name!r}", f"did you mean {close[0]!r}?")
+    raise _unreadable(
+        f"an unknown option as its part {number}",
+        "remove it; the usual ones are db, username, password, ssl, ssl_ca_certs, socket_timeout",
+    )
+
+
+def _unreadable(found: str, remedy: str) -> UsageError:
+    return UsageError(
+        "online_store of feature_store.yaml: connection_string: expected host:port,option=value,…, found "
+        f"{found}: {remedy}"
+    )
 
 
 def _layout(config: RepoConfig, view: FeatureView) -> Layout:

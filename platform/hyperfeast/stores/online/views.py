@@ -144,6 +144,9 @@ class Found(Protocol):
     def stamps(self) -> Sequence[bytes | None]:
         """The event times as protobuf timestamps; None where there is no row."""
 
+    def plain(self) -> list[list[Any]] | None:
+        """Features that are all plain as columns of Python's own values: see `plain.columns`."""
+
 
 class Reads(Protocol):
     """A plan's views in one layout: what to ask, and how to take the answer."""

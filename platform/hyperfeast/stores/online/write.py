@@ -16,6 +16,7 @@ one script call for many rows, and a function, are no faster than the script.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
@@ -24,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import redis
 from numpy.typing import NDArray
-from redis.exceptions import ClusterError, NoScriptError, ReadOnlyError
+from redis.exceptions import AuthenticationError, ClusterError, NoScriptError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hyperfeast.stores.online import resp
@@ -34,6 +35,8 @@ from hyperfeast.stores.online.resp import Channel
 from hyperfeast.stores.online.rows import NEVER, Rows
 
 Client: TypeAlias = "redis.Redis | redis.RedisCluster"
+# Where some rows go, and their places in a piece.
+_Share: TypeAlias = tuple[Channel, NDArray[np.intp]]
 _T = TypeVar("_T")
 
 # WATCH compares each key with all that are watched already: a thousand of them cost more than their writes.
@@ -187,6 +190,9 @@ def _persistently(destination: Destination, piece: _Piece) -> Written:
     while True:
         try:
             return _write_piece(destination, piece)
+        except AuthenticationError:
+            # For the client a connection that broke; but a password that is refused is refused again.
+            raise
         except _PASSING:
             failures += 1
             if failures > destination.retries:
@@ -228,16 +234,18 @@ def _write_node(client: "redis.Redis", piece: _Piece, places: NDArray[np.intp]) 
 
 
 def _write_cluster(client: Any, piece: _Piece, places: NDArray[np.intp]) -> int:
-    """The same on a cluster, node after node."""
+    """The same on a cluster: its nodes work at once."""
     by_node: dict[Any, list[int]] = {}
     for place in places.tolist():
         slot = client.keyslot(piece.keys[place].as_py())
         by_node.setdefault(client.nodes_manager.get_node_from_slot(slot), []).append(place)
-    written = 0
-    for node, mine in by_node.items():
-        with resp.channels(client.get_redis_connection(node), 1) as (channel,):
-            written += _write_by_script(channel, piece, np.array(mine, np.intp))
-    return written
+    with ExitStack() as connections:
+        shares = []
+        for node, mine in by_node.items():
+            one = resp.channels(client.get_redis_connection(node), 1)
+            (channel,) = connections.enter_context(one)
+            shares.append((channel, np.array(mine, np.intp)))
+        return _write_by_scripts(shares, piece)
 
 
 def _any_node(client: Any) -> Any:
@@ -246,15 +254,21 @@ def _any_node(client: Any) -> Any:
 
 def _write_by_script(channel: Channel, piece: _Piece, places: NDArray[np.intp]) -> int:
     """How many of the rows at these places the script wrote."""
-    if not len(places):
-        return 0
-    channel.send(resp.command(b"SCRIPT", b"LOAD", piece.layout.script))
-    channel.replies(1)
+    return _write_by_scripts([(channel, places)], piece) if len(places) else 0
+
+
+def _write_by_scripts(shares: Sequence[_Share], piece: _Piece) -> int:
+    """The same for rows of several servers, all of which are sent theirs before any is waited for."""
+    for channel, _ in shares:
+        channel.send(resp.command(b"SCRIPT", b"LOAD", piece.layout.script))
+    for channel, _ in shares:
+        channel.replies(1)
     written = 0
-    for start in range(0, len(places), _SCRIPT_ROWS):
-        some = places[start : start + _SCRIPT_ROWS]
-        channel.send(_of(piece.scripts, some))
-        written += sum(channel.replies(len(some)))
+    for start in range(0, max((len(mine) for _, mine in shares), default=0), _SCRIPT_ROWS):
+        turn = [(channel, mine[start : start + _SCRIPT_ROWS]) for channel, mine in shares]
+        for channel, some in turn:
+            channel.send(_of(piece.scripts, some))
+        written += sum(sum(channel.replies(len(some))) for channel, some in turn)
     return written
 
 
