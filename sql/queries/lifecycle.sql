@@ -11,7 +11,14 @@ SELECT relation, tf, keep_for::text AS keep_for, dropped_before FROM lifecycle_i
 -- name: tables
 -- The tables of the schema with their columns. A size without chunks: those of a hypertable are its own.
 SELECT c.relname AS relation, greatest(c.reltuples, 0)::bigint AS rows, pg_total_relation_size(c.oid) AS bytes,
-    array_agg(a.attname::text) AS columns
+    array_agg(a.attname::text) AS columns,
+    (
+        SELECT array_agg(k.attname::text ORDER BY p.position)
+        FROM pg_index AS i
+        CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS p (number, position)
+        JOIN pg_attribute AS k ON k.attrelid = i.indrelid AND k.attnum = p.number
+        WHERE i.indrelid = c.oid AND i.indisprimary
+    ) AS primary_key
 FROM pg_class AS c
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'

@@ -13,6 +13,7 @@ from bench.harness import Figure, Task
 # Each a module, imported when it is asked for: Feast alone takes seconds to import.
 BENCHES = {
     "aggregates": "aggregates",
+    "features": "features",
     "ingest": "ingest",
     "materialize": "materialize",
     "online": "online",

@@ -1,7 +1,5 @@
 """Feature sets on a real database: declared = stored, revisions, no look-ahead, as known at."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -10,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from hyperfeast import calendars, clock
+from hyperfeast import calendars
 from hyperfeast.db import Database, copy_frame
 from hyperfeast.errors import FeatureError
 from hyperfeast.features import Bars, Feature, FeatureSet, Key, table
@@ -137,29 +135,6 @@ def test_multiplying_later_candles_changes_no_earlier_row(
     assert written <= 2 * (119 - known)
 
 
-def test_a_slow_computation_never_ends_up_as_the_newest_revision(database: Database) -> None:
-    store(database, bars(60, symbols=("AAA",)))
-    began, correct = threading.Event(), threading.Event()
-
-    def slow() -> None:
-        with table.one_writer(database, market_technical):
-            rows = compute(database, market_technical)
-            began.set()
-            assert correct.wait(30)
-            table.write(database, market_technical, rows)
-
-    with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(slow)
-        assert began.wait(30)
-        database.execute("UPDATE candles SET h = h * 2 WHERE ts = (SELECT max(ts) FROM candles)")
-        second = threads.submit(refresh, database, market_technical)
-        correct.set()
-        first.result(30)
-        assert second.result(30).written == 1
-    newest = table.newest(database, market_technical).sort("event_timestamp")
-    assert_frame_equal(newest, compute(database, market_technical), check_exact=True)
-
-
 def test_calendar_weeks_and_other_symbols_from_stored_bars(database: Database) -> None:
     store(database, _on_sessions(bars(300)))
     database.execute("UPDATE instruments SET calendar = 'XNYS'")
@@ -237,18 +212,6 @@ def test_a_day_is_compared_with_the_thirty_days_before_it(database: Database) ->
     assert last["z_score"] == pytest.approx((of_day.mean() - window.mean()) / window.std())
     assert stored["z_score"][0] is None
     assert stored["n_30d"][0] is None
-
-
-def test_the_day_that_is_not_over_has_no_row(database: Database) -> None:
-    midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    for moment in (midnight - timedelta(hours=1), clock.now()):
-        database.execute(
-            "INSERT INTO user_baseline_raw (user_id, metric, value, ts) VALUES (%s, 'glucose', 5, %s)",
-            [USER, moment],
-        )
-    refresh(database, personal_baseline)
-    stored = table.newest(database, personal_baseline)
-    assert stored["event_timestamp"].to_list() == [midnight]
 
 
 def _readings(days: int) -> pl.DataFrame:

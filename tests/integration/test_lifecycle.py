@@ -285,7 +285,7 @@ def test_the_commands(in_force: Database, monkeypatch: pytest.MonkeyPatch) -> No
     _bars(in_force, "5m", NOW - timedelta(days=900), 3)
 
     states = json.loads(_run("show", "--json"))
-    assert {one["relation"] for one in states} == set(load())
+    assert {one["relation"] for one in states} == set(load()) - {"features_*"}
     found = json.loads(_run("plan", "--json"))
     assert (found["changes"], found["compress"]) == ([], "unavailable")
     assert [(one["tf"], one["rows"]) for one in found["drops"]] == [("5m", 3)]
@@ -322,7 +322,7 @@ def _turn_of_another(database: Database) -> Iterator[None]:
 
 
 def _until(database: Database, question: LiteralString) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not database.fetch(question):
         assert time.monotonic() < deadline, question
         time.sleep(0.05)

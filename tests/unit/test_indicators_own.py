@@ -252,9 +252,9 @@ def test_a_set_with_a_sequence_and_a_count() -> None:
 
 
 def test_a_sequence_is_declared_a_list_and_nothing_else_is() -> None:
-    with pytest.raises(FeatureError, match=r"last is 3 number.* FeatureType.FLOAT64_LIST$"):
+    with pytest.raises(FeatureError, match=r"last: .* is 3 number.* FeatureType.FLOAT64_LIST$"):
         declared(Feature("last", "Closes.", sequence("close", 3)))
-    with pytest.raises(FeatureError, match=r"rsi is 1 number.* declare FeatureType.FLOAT64$"):
+    with pytest.raises(FeatureError, match=r"rsi: .* is 1 number.* declare FeatureType.FLOAT64$"):
         declared(Feature("rsi", "Strength.", ta("RSI"), FeatureType.FLOAT64_LIST))
 
 

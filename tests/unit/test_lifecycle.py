@@ -83,6 +83,46 @@ def test_what_the_product_declares() -> None:
     assert tables["signals"].chunk_interval == Interval(days=1)
 
 
+MANY = """
+["features_*"]
+time_column = "event_timestamp"
+chunk_interval = "30 days"
+compress_after = "30 days"
+order_by = ["event_timestamp DESC"]
+keep_for = "1 year"
+"""
+
+
+def test_many_tables_may_be_declared_at_once(tmp_path: Path) -> None:
+    table = _load(tmp_path, MANY)["features_*"]
+    assert table.of_many
+    assert table.segment_by == ()
+    assert not _load(tmp_path, VALID)["signals"].of_many
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (
+            'segment_by = ["symbol"]',
+            r"features_\*\.segment_by: expected none: every table has its own",
+        ),
+        ('rollups = ["candles_1d"]', r"features_\*\.rollups: expected none"),
+    ],
+)
+def test_what_each_of_many_has_itself_is_refused(
+    tmp_path: Path, written: str, expected: str
+) -> None:
+    with pytest.raises(DataError, match=expected):
+        _load(tmp_path, f"{MANY}{written}\n")
+
+
+@pytest.mark.parametrize("name", ["*", "a*b", "features_**", "Features_*"])
+def test_a_beginning_is_a_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="expected the name of a table, found"):
+        _load(tmp_path, MANY.replace("features_*", name))
+
+
 def test_ascending_is_the_default(tmp_path: Path) -> None:
     assert _load(tmp_path, VALID)["signals"].order_by == ("ts DESC", "id")
 

@@ -2,40 +2,54 @@
 
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hyperfeast import clock
 from hyperfeast.db import Database
-from hyperfeast.errors import UsageError
+from hyperfeast.errors import FeatureError, ServerError, UsageError
 from hyperfeast.servers import EmbeddedServers, Endpoints, found, in_use
 from hyperfeast.settings import Settings, load
 from hyperfeast.types import Timeframe
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     import polars as pl
 
     from hyperfeast.aggregates import RefreshReport
+    from hyperfeast.app.applying import FeaturesApplied
     from hyperfeast.baselines import BaselineRepository, WindowRefresh
     from hyperfeast.features.compute import Computation
+    from hyperfeast.features.plan import Step as FeatureStep
     from hyperfeast.features.repo import FeatureRepo
     from hyperfeast.ingest import Backfilled, Candles, Ingested, Metrics, Mirror
-    from hyperfeast.jobs import Queue
+    from hyperfeast.jobs import Progress as JobProgress
+    from hyperfeast.jobs import Queue, Task
+    from hyperfeast.jobs.asking import Asked
+    from hyperfeast.jobs.engines import Engine
+    from hyperfeast.jobs.listing import Job
+    from hyperfeast.jobs.partition import Partition
     from hyperfeast.lifecycle import Enforced
     from hyperfeast.models import ModelSpec
     from hyperfeast.monitoring import PlatformStatus
-    from hyperfeast.quality import MissingRange
+    from hyperfeast.quality import FeatureQuality, Label, MissingRange
     from hyperfeast.quality import Result as QualityResult
     from hyperfeast.serving import Predictor
     from hyperfeast.sources import Source
     from hyperfeast.stores.feast_store import FeastStore
-    from hyperfeast.training import TrainingResult
+    from hyperfeast.training import HistoricalFeatures, TrainingResult
+    from hyperfeast.users import Exported, Forgotten
 
 # When workers look after the data, UTC: at night for most, and not all at once.
 _WINDOWS_AT, _CHECKED_AT, _EXPIRED_AT = "7 0 * * *", "17 2 * * *", "47 3 * * *"
-_BACKFILL = "hyperfeast.backfill"
+_FORGOTTEN_AT = "27 3 * * *"
+_BACKFILL, _COMPUTE = "hyperfeast.backfill", "hyperfeast.compute"
+# Seconds until the second attempt; twice as many until the third, and so on: a minute for all of them.
+_ATTEMPTS, _BACKOFF_S = 5, 4.0
 
 Progress = Callable[[int, int], None]
 
@@ -89,6 +103,39 @@ class App:
             return TimescaleBaselineRepository(self.database)
         return FileBaselineRepository(folder)
 
+    def export_user(
+        self, user_id: "UUID", path: Path, *, progress: Progress | None = None
+    ) -> "Exported":
+        """Write everything of a user into a ZIP of JSON lines: see `users.export_user`."""
+        from hyperfeast.users import export_user
+
+        return export_user(
+            self.database,
+            user_id,
+            path,
+            online=self.feast,
+            baselines=self._baseline_files,
+            copies_in=self.settings.dual_write,
+            progress=progress,
+        )
+
+    def forget_user(self, user_id: "UUID", *, progress: Progress | None = None) -> "Forgotten":
+        """Delete everything of a user, with a receipt in `audit_log`: see `users.forget_user`."""
+        from hyperfeast.users import forget_user
+
+        return forget_user(
+            self.database,
+            user_id,
+            online=self.feast,
+            baselines=self._baseline_files,
+            copies_in=self.settings.dual_write,
+            progress=progress,
+        )
+
+    @property
+    def _baseline_files(self) -> "list[BaselineRepository]":
+        return [self.baseline_store(one) for one in self.settings.baseline_stores if one]
+
     @cached_property
     def repo(self) -> "FeatureRepo":
         """The team's declarations."""
@@ -105,6 +152,8 @@ class App:
             self.repo.folder,
             postgres_dsn=self.endpoints.postgres_dsn,
             redis_url=self.endpoints.redis_url,
+            # For a process that serves: another ends before it would ask twice.
+            cache_s=self.settings.cache_seconds if self._pool_size else 0,
         )
 
     def close(self) -> None:
@@ -259,26 +308,149 @@ class App:
         sync_calendars(self.database)
         results = check(self.database, self.repo.feature_sets.values(), progress=progress)
         flag_outliers(self.database)
-        return results
+        return [*results, *self.check_features()]
 
-    def compute_features(
-        self, name: str | None = None, *, progress: Callable[[str], None] | None = None
-    ) -> list["Computation"]:
-        """Compute one feature set, or all of them, and write what changed.
+    def check_features(self) -> "list[QualityResult]":
+        """Check what was computed: missing, out of bounds, stale, leaking; record what was found."""
+        from hyperfeast.quality import check_features
+
+        return check_features(self.database, self.repo.feature_sets.values(), self._model_labels())
+
+    def measure_features(
+        self, name: str | None = None, *, progress: Progress | None = None
+    ) -> "list[FeatureQuality]":
+        """The quality of what was computed.
 
         Args:
-            name: a declared feature set; None for all.
-            progress: called with each set's name before it is computed.
+            name: a declared feature set, all versions of it, or `<set>_v<version>` for one; None for all.
+            progress: told (sets done, sets in all).
+        """
+        from hyperfeast.quality import measure
+
+        sets, labels, found = self.repo.chosen(name), self._model_labels(), []
+        for done, one in enumerate(sets):
+            if progress:
+                progress(done, len(sets))
+            found.append(measure(self.database, one, labels))
+        return found
+
+    def compute_features(
+        self,
+        name: str | None = None,
+        *,
+        full: bool = False,
+        online: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> list["Computation"]:
+        """Compute what changed of one feature set, or of all of them, and write what differs.
+
+        Args:
+            name: a declared feature set, all versions of it, or `<set>_v<version>` for one; None for all.
+            full: compute everything again.
+            online: bring what was written online at once; else the next `materialize` does.
+            progress: called with each set's name and version before it is computed.
+
+        Raises:
+            FeatureError: a rule was changed under its version, or a table is not what is declared.
         """
         from hyperfeast.features.compute import refresh
+        from hyperfeast.features.plan import prepare
 
-        sets = [self.repo.feature_set(name)] if name else list(self.repo.feature_sets.values())
+        sets = self.repo.chosen(name)
+        prepare(self.database, list(self.repo.feature_sets.values()), sets)
         done = []
         for one in sets:
             if progress:
-                progress(one.name)
-            done.append(refresh(self.database, one))
+                progress(one.view)
+            done.append(refresh(self.database, one, full=full))
+            if online:
+                self._bring_online(one.view, done[-1].newest)
         return done
+
+    def submit_features(
+        self,
+        name: str,
+        keys: Sequence[str] | None = None,
+        *,
+        full: bool = False,
+        queue: str | None = None,
+        priority: int = 0,
+    ) -> "list[tuple[Partition, Asked]]":
+        """Ask the workers to compute a set: one job a partition of it. What waits already waits once.
+
+        Args:
+            name: a declared feature set, all versions of it, or `<set>_v<version>` for one.
+            keys: of these symbols, or users, alone.
+            full: all rows, or only those whose source has changed.
+            queue: where the jobs wait; by default in `compute`.
+            priority: 0 to 100; higher runs first.
+
+        Raises:
+            UsageError: no such set, or a key that is not known.
+            FeatureError: a rule was changed under its version, or a table is not what is declared.
+        """
+        cut = self._partitions(name, keys, full=full)
+        calls = [one.arguments() for one in cut]
+        asked = self.queue().submit(_COMPUTE, calls, queue=queue, priority=priority)
+        return list(zip(cut, asked, strict=True))
+
+    def cancel_job(self, job_id: int) -> "Job":
+        """Cancel a job that waits, or ask one that runs to stop; the job as it is then.
+
+        Raises:
+            UsageError: there is none of that id, it has ended, or it cannot be stopped.
+        """
+        from hyperfeast.jobs.changing import cancel
+        from hyperfeast.jobs.listing import job
+
+        stoppable = self.queue().is_stoppable(job(self.database, job_id).task)
+        return cancel(self.database, job_id, stoppable=stoppable)
+
+    def compute_partitions(
+        self,
+        name: str,
+        keys: Sequence[str] | None = None,
+        *,
+        full: bool = False,
+        engine: "Engine",
+        workers: int = 1,
+        progress: Progress | None = None,
+    ) -> "list[Computation]":
+        """Compute a set now, in partitions, without the queue.
+
+        Args:
+            name: a declared feature set, all versions of it, or `<set>_v<version>` for one.
+            keys: of these symbols, or users, alone.
+            full: all rows, or only those whose source has changed.
+            engine: where: in this process, on processes of this machine, or on Ray.
+            workers: how many at a time.
+            progress: told (keys done, keys in all).
+
+        Raises:
+            The same as `submit_features`, and what a partition raises.
+        """
+        from hyperfeast.jobs.engines import run
+        from hyperfeast.jobs.partition import Site
+
+        return run(
+            Site(self.endpoints.postgres_dsn, self.repo.folder),
+            self._partitions(name, keys, full=full),
+            engine=engine,
+            workers=workers,
+            progress=progress or (lambda _done, _total: None),
+        )
+
+    def plan_features(self) -> "list[FeatureStep]":
+        """What `apply_features` would change in the database. Changes nothing."""
+        from hyperfeast.features.plan import plan
+
+        return plan(self.database, list(self.repo.feature_sets.values()))
+
+    def apply_features(self, say: Callable[[str], None] = lambda _: None) -> "FeaturesApplied":
+        """Put the declared feature sets into effect: see `app.applying`."""
+        from hyperfeast.app.applying import apply_features
+
+        return apply_features(self, say)
 
     def materialize(self, start: datetime | None = None, end: datetime | None = None) -> list[str]:
         """Bring the newest row of every entity online, until now or `end` (UTC).
@@ -288,22 +460,79 @@ class App:
             end: by default now.
 
         Raises:
-            UsageError: the range is empty.
+            UsageError: the range is empty, or ends in the future.
         """
-        last = end or clock.now()
+        now = clock.now()
+        last = end or now
+        if last > now:
+            raise UsageError(
+                f"--end {last} lies in the future: leave it out to bring everything online until now"
+            )
         if start is not None and start >= last:
             raise UsageError(f"nothing lies between --start {start} and --end {last}")
         return self.feast.materialize(start, last)
 
+    def show_lags(self) -> None:
+        """Set the gauges of how far behind each view is in Redis, once Feast is loaded: a scrape does not wait."""
+        if "feast" in vars(self):
+            with suppress(ServerError):
+                self.feast.show_lags()
+
     def queue(self) -> "Queue":
         """The job queue, in the same database."""
-        from hyperfeast.jobs import Queue, Task
+        return self._queue([])
+
+    def worker(self) -> "Queue":
+        """The job queue, for a process that works on it: what its jobs write is fenced.
+
+        Raises:
+            FeatureError: a module of the feature repository does not import.
+        """
+        from hyperfeast.jobs import LeasedDatabase, Task, worker_name
+
+        self.database = LeasedDatabase(self.endpoints.postgres_dsn, name=worker_name())
+        return self._queue(
+            [
+                Task(f"{_COMPUTE}.{view}", partial(self.submit_features, view), one.cron)
+                for view, one in self.repo.feature_sets.items()
+                if one.cron is not None
+            ]
+        )
+
+    def announce(self) -> None:
+        """Ask the workers at once for what was taken in."""
+        from hyperfeast.jobs import announce
+
+        announce(self.database)
+
+    def _queue(self, more: "Sequence[Task]") -> "Queue":
+        from hyperfeast.jobs import Queue, Task, arrivals
+        from hyperfeast.jobs.changing import forget
 
         tasks = [
+            *more,
+            Task(
+                arrivals.TASK,
+                self._bring_arrivals,
+                alone=True,
+                queue=arrivals.QUEUE,
+                priority=arrivals.URGENT,
+                kept=False,
+            ),
+            Task(
+                _COMPUTE,
+                self._compute_partition,
+                attempts=_ATTEMPTS,
+                backoff=_BACKOFF_S,
+                stoppable=True,
+                queue="compute",
+                priority=0,
+            ),
+            Task("hyperfeast.forget_jobs", partial(forget, self.database), _FORGOTTEN_AT),
             Task("hyperfeast.refresh_baseline_windows", self.refresh_baseline_windows, _WINDOWS_AT),
             Task("hyperfeast.check_quality", self.check_quality, _CHECKED_AT),
             Task("hyperfeast.enforce_lifecycle", self.enforce_lifecycle, _EXPIRED_AT),
-            Task(_BACKFILL, self._heal),
+            Task(_BACKFILL, self._heal, attempts=_ATTEMPTS, backoff=_BACKOFF_S, priority=0),
         ]
         return Queue(self.database, self._refresh, tasks)
 
@@ -325,20 +554,35 @@ class App:
 
     def train(self, name: str) -> "TrainingResult":
         """Train a declared model on the features in the offline store, as they are known now."""
-        from hyperfeast.features.bars import read_bars
         from hyperfeast.training import train
 
+        spec = self.model_spec(name)
+        rows, historical_features = self._training_rows(spec)
         return train(
             self.database,
-            self.model_spec(name),
-            read_bars(self.database, Timeframe.D1),
-            self.feast.historical,
+            spec,
+            rows,
+            historical_features,
             self.settings.artifact_root,
             definition_hashes={
-                one.name: one.definition_hash for one in self.repo.feature_sets.values()
+                one.view: one.definition_hash for one in self.repo.feature_sets.values()
             },
             git_commit=_git_commit(self.repo.folder),
         )
+
+    def _training_rows(self, spec: "ModelSpec") -> "tuple[pl.DataFrame, HistoricalFeatures]":
+        """What a model's labels are read from, and the join of its features."""
+        from hyperfeast.features.bars import read_bars
+        from hyperfeast.models import Deviation
+        from hyperfeast.training import ends_of_days, of_entities
+
+        match spec.label:
+            case Deviation() as label:
+                feature_set = self.repo.feature_set(label.feature_set)
+                join = of_entities(self.feast.historical, feature_set.key_columns)
+                return ends_of_days(self.database, feature_set, label), join
+            case _:
+                return read_bars(self.database, Timeframe.D1), self.feast.historical
 
     def predictor(self, name: str) -> "Predictor":
         """The active version of a model, loaded and checked.
@@ -359,10 +603,30 @@ class App:
         booster = Booster(artifact, model.feature_columns)
         return Predictor(self.database, self.feast, model, booster, freshness=spec.freshness)
 
+    def _model_labels(self) -> "list[Label]":
+        """The returns that declared models are to foresee; nothing where daily bars cannot be read."""
+        from hyperfeast.features.bars import read_bars
+        from hyperfeast.models import ModelSpec
+        from hyperfeast.quality import Label
+        from hyperfeast.training.labels import direction
+
+        specs = [one for one in self.repo.declared(ModelSpec).values() if one.label == "direction"]
+        if not specs:
+            return []
+        try:
+            bars = read_bars(self.database, Timeframe.D1)
+        except FeatureError:
+            # A bar of no session: the checks of the candles say so.
+            return []
+        return [Label(one.name, one.horizon, direction(bars, one.horizon)) for one in specs]
+
     def _follow(self, done: "Ingested", timeframe: str | None) -> None:
-        """Aggregates are built on readings and on the finest bars."""
-        if (done.inserted or done.corrected) and timeframe in (None, Timeframe.M1):
+        """Aggregates are built on readings and on the finest bars; the rest is the workers'."""
+        if not done.inserted and not done.corrected:
+            return
+        if timeframe in (None, Timeframe.M1):
             self.refresh_aggregates()
+        self.announce()
 
     def _heal(self, *, source: str, symbol: str, tf: str, start: str, end: str) -> None:
         from hyperfeast import sources
@@ -378,10 +642,41 @@ class App:
         for failure in done.failures:
             raise failure.error
 
+    def _partitions(
+        self, name: str, keys: Sequence[str] | None, *, full: bool
+    ) -> "list[Partition]":
+        from hyperfeast.features.plan import prepare
+        from hyperfeast.jobs.partition import partitions
+
+        sets = self.repo.chosen(name)
+        prepare(self.database, list(self.repo.feature_sets.values()), sets)
+        return [
+            partition
+            for one in sets
+            for partition in partitions(self.database, one, keys, full=full)
+        ]
+
+    def _compute_partition(self, progress: "JobProgress", **arguments: Any) -> None:
+        from hyperfeast.jobs.partition import Partition, compute
+
+        partition = Partition.of(arguments)
+        declared = partition.declared(self.repo)
+        done = compute(self.database, declared, partition, progress)
+        self._bring_online(declared.view, done.newest)
+
+    def _bring_online(self, view: str, rows: "pl.DataFrame") -> None:
+        # Feast takes seconds to load: not for nothing.
+        if rows.height:
+            self.feast.bring_online(view, rows)
+
+    def _bring_arrivals(self) -> None:
+        self.refresh_aggregates()
+        self.compute_features(online=True)
+
     def _refresh(self) -> None:
         self.refresh_aggregates()
         self.compute_features()
-        self.feast.apply()
+        self.feast.apply(ready=lambda _: self.materialize())
         self.materialize()
 
     @property

@@ -1,5 +1,8 @@
 """Bars as features and labels read them: split-adjusted, and stamped with when they were known."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import cast
 
@@ -27,6 +30,21 @@ _MICROSECONDS_AN_HOUR = 3_600_000_000
 _MONTH_BEFORE = timedelta(days=45)
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Which bars of a symbol to read.
+
+    Attributes:
+        symbol: whose.
+        since: the first one opens at or after it (UTC).
+        until: the last one opens before it; one more is read behind it.
+    """
+
+    symbol: str
+    since: datetime
+    until: datetime
+
+
 def read_bars(
     database: Database, timeframe: Timeframe, *, as_known_at: datetime | None = None
 ) -> pl.DataFrame:
@@ -47,6 +65,42 @@ def read_bars(
     moment = as_known_at or _NOW
     bars = database.frame(query("features", "bars"), (timeframe.value, moment))
     splits = database.frame(query("features", "splits"), (moment,))
+    return _known(bars, splits, timeframe)
+
+
+def read_stretches(
+    database: Database, timeframe: Timeframe, stretches: Sequence[Stretch], *, before: int
+) -> pl.DataFrame:
+    """Parts of some symbols' bars, as `read_bars` gives them: adjusted by all splits, also earlier ones.
+
+    Args:
+        database: where the candles are.
+        timeframe: the width of the bars.
+        stretches: which bars, one stretch a symbol.
+        before: how many bars more to read before each stretch, where there are so many.
+
+    Returns:
+        As `read_bars`.
+
+    Raises:
+        FeatureError: as `read_bars`, of the bars that are read.
+    """
+    asked = json.dumps(
+        [
+            {
+                "symbol": one.symbol,
+                "since": one.since.isoformat(),
+                "until": one.until.isoformat(),
+            }
+            for one in stretches
+        ]
+    )
+    bars = database.frame(query("features", "bars_of"), (timeframe.value, asked, before))
+    splits = database.frame(query("features", "splits_of"), (asked,))
+    return _known(bars, splits, timeframe)
+
+
+def _known(bars: pl.DataFrame, splits: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     return (
         forward_adjust(bars, splits)
         .with_columns(_available_at(bars, timeframe).alias("event_timestamp"))
@@ -67,8 +121,10 @@ def with_sessions(bars: pl.DataFrame, timeframe: Timeframe, wanted: frozenset[st
         of no session.
     """
     names = sorted(wanted & {f"session_{name}" for name in SESSION_FEATURES})
-    if not names or not bars.height:
+    if not names:
         return bars
+    if not bars.height:
+        return bars.with_columns(pl.lit(None, pl.Float64).alias(name) for name in names)
     parts = [
         _sessions(part, str(calendar), timeframe)
         for (calendar,), part in bars.with_row_index("row").group_by("calendar")

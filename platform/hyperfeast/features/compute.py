@@ -1,7 +1,5 @@
-"""From source rows to the rows of a feature set."""
+"""Computes feature sets: from what changed since the last time, or from everything, as it was known once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
@@ -9,31 +7,15 @@ import polars as pl
 from hyperfeast.db import Database
 from hyperfeast.errors import FeatureError
 from hyperfeast.features import table
-from hyperfeast.features.bars import read_bars, with_sessions
-from hyperfeast.features.declaration import Bars, FeatureSet, FeatureType, Relation
-from hyperfeast.indicators import COMPUTED, evaluate
+from hyperfeast.features.bars import read_bars
+from hyperfeast.features.changes import BEGINNING, END
+from hyperfeast.features.computation import Computation, over_bars
+from hyperfeast.features.declaration import Bars, FeatureSet, Relation
+from hyperfeast.features.incremental import Progress, refresh_symbols
+from hyperfeast.features.relation import follows_readings, refresh_users
 from hyperfeast.sqlfiles import query
 
-_TYPES = {
-    FeatureType.FLOAT64: pl.Float64(),
-    FeatureType.INT64: pl.Int64(),
-    FeatureType.FLOAT64_LIST: pl.List(pl.Float64),
-}
-
-
-@dataclass(frozen=True)
-class Computation:
-    """What one run of a feature set did.
-
-    Attributes:
-        feature_set: its name.
-        rows: rows computed.
-        written: rows that were new or differed from the revision served; the others were left alone.
-    """
-
-    feature_set: str
-    rows: int
-    written: int
+__all__ = ["Computation", "compute", "over_bars", "refresh"]
 
 
 def compute(
@@ -65,54 +47,50 @@ def compute(
             )
 
 
-def refresh(database: Database, feature_set: FeatureSet) -> Computation:
-    """Compute a set and write what changed as new revisions."""
+def refresh(
+    database: Database,
+    feature_set: FeatureSet,
+    *,
+    full: bool = False,
+    progress: Progress | None = None,
+) -> Computation:
+    """Compute what changed since the last time, and write what differs as new revisions.
+
+    Args:
+        database: where source and table are.
+        feature_set: what to bring up to date. A relation that says nothing of what changed is computed
+            as a whole.
+        full: compute everything again.
+        progress: told (entities done, entities in all).
+
+    Raises:
+        FeatureError: the table or the source is not as it is declared.
+    """
     table.check(database, feature_set)
+    if isinstance(feature_set.source, Bars):
+        return refresh_symbols(database, feature_set, full=full, progress=progress)
+    if follows_readings(feature_set):
+        done = refresh_users(database, feature_set, full=full, progress=progress)
+        return Computation(feature_set.name, done.rows, done.rows, done.newest)
+    return _refresh_whole(database, feature_set)
+
+
+def _refresh_whole(database: Database, feature_set: FeatureSet) -> Computation:
     # Whoever read earlier also writes earlier: an old computation never ends up as the newest revision.
     with table.one_writer(database, feature_set):
         rows = compute(database, feature_set)
-        written = table.write(database, feature_set, rows)
-    return Computation(feature_set.name, rows.height, written)
-
-
-def over_bars(
-    feature_set: FeatureSet,
-    bars: pl.DataFrame,
-    *,
-    since: Mapping[str, datetime] | None = None,
-    until: Mapping[str, datetime] | None = None,
-) -> pl.DataFrame:
-    """Evaluate every rule of a set over each symbol's bars, block by block (`indicators.blocks`).
-
-    Args:
-        feature_set: a set whose source is bars.
-        bars: as `read_bars` gives them. With `since`, of each symbol no more is needed than the bars
-            from `feature_set.warm_up` bars before the block of its `since` on; for a set that
-            compares symbols, of all of them.
-        since: by symbol, the open of the first bar to give; symbols that are not in it are left out.
-            None for all bars of all symbols.
-        until: by symbol, the open of the first bar not to give any more.
-
-    Returns:
-        symbol, event_timestamp and the features, one row a bar, sorted by symbol and time. Null until
-        warm, never NaN or infinite. Equal to the last bit however a row is asked for.
-
-    Raises:
-        FeatureError: a rule reads a column that `bars` lacks, or the set is over a relation.
-    """
-    match feature_set.source:
-        case Bars(timeframe):
-            rules = feature_set.rules
-        case Relation(name):
-            raise FeatureError(f"{feature_set} is computed by the query {name}, not over bars")
-    bars = with_sessions(bars, timeframe, feature_set.columns)
-    if missing := feature_set.columns - {*bars.columns, *COMPUTED}:
-        raise FeatureError(
-            f"{feature_set} reads {', '.join(sorted(missing))}, and its bars have no such column"
-        )
-    values = evaluate(rules, bars, timeframe, since=since, until=until)
-    return values.select(
-        "symbol",
-        "event_timestamp",
-        *(pl.col(f.name).cast(_TYPES[f.dtype]) for f in feature_set.features),
+        stored = table.served(database, feature_set, _spans(feature_set, rows))
+        # A row that the relation does not give any more stays: it may give the newest days only.
+        kept = stored.join(rows, on=[*feature_set.key_columns, "event_timestamp"], how="semi")
+        found = table.revisions(feature_set, rows, kept)
+        with database.connect() as connection:
+            written = table.append(connection, feature_set, found)
+    newest = written.sort("event_timestamp", "recorded_at").unique(
+        feature_set.key_columns, keep="last", maintain_order=True
     )
+    return Computation(feature_set.name, rows.height, written.height, newest)
+
+
+def _spans(feature_set: FeatureSet, rows: pl.DataFrame) -> list[table.Span]:
+    entities = rows.select(feature_set.key_columns).unique()
+    return [table.Span(entity, BEGINNING, END) for entity in entities.iter_rows()]

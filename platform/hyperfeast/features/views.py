@@ -6,7 +6,7 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source i
 )
 from feast.types import Array, FeastType, Float64, Int64
 
-from hyperfeast.features.declaration import FeatureSet, FeatureType, Key
+from hyperfeast.features.declaration import Feature, FeatureSet, FeatureType, Key
 
 _TYPES: dict[FeatureType, FeastType] = {
     FeatureType.FLOAT64: Float64,
@@ -26,14 +26,16 @@ def entity(key: Key) -> Entity:
 
 
 def feature_view(feature_set: FeatureSet, entities: list[Entity]) -> FeatureView:
-    """The Feast view of a set, named `<set>_v<version>`, over the set's table."""
-    name = f"{feature_set.name}_v{feature_set.version}"
+    """The Feast view of a set, named `<set>_v<version>`, over the set's table.
+
+    Bounds and words to find it by go into tags: they are for whoever reads the registry.
+    """
     return FeatureView(
-        name=name,
+        name=feature_set.view,
         entities=entities,
         ttl=feature_set.freshness,
         schema=[
-            Field(name=f.name, dtype=_TYPES[f.dtype], description=f.description)
+            Field(name=f.name, dtype=_TYPES[f.dtype], description=f.description, tags=_tags(f))
             for f in feature_set.features
         ],
         source=PostgreSQLSource(
@@ -43,5 +45,17 @@ def feature_view(feature_set: FeatureSet, entities: list[Entity]) -> FeatureView
             created_timestamp_column="recorded_at",
         ),
         description=feature_set.description,
-        tags={"definition_hash": feature_set.definition_hash},
+        tags={
+            "definition_hash": feature_set.definition_hash,
+            **dict.fromkeys(feature_set.tags, ""),
+        },
     )
+
+
+def _tags(feature: Feature) -> dict[str, str]:
+    low, high = feature.bounds
+    bounds = {"low": low, "high": high}
+    return {
+        **{name: f"{bound:g}" for name, bound in bounds.items() if bound is not None},
+        **dict.fromkeys(feature.tags, ""),
+    }

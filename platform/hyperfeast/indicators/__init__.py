@@ -4,6 +4,7 @@ Every rule looks only backward, is null until it is warm, and gives the same bit
 all at once, or the newest bar alone (`blocks`).
 """
 
+from hyperfeast.indicators.arrow import python
 from hyperfeast.indicators.blocks import AnyRule, block_start, evaluate, touched_until
 from hyperfeast.indicators.catalog import Function, Parameter, functions, parameters, ta
 from hyperfeast.indicators.cross_section import CrossSection, Member, cross_rank, cross_z_score
@@ -60,6 +61,7 @@ __all__ = [
     "log_return",
     "mean",
     "parameters",
+    "python",
     "realized_volatility",
     "relative_volume",
     "sample_deviation",

@@ -8,6 +8,7 @@ are added, subtracted, multiplied and divided like numbers:
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -29,6 +30,8 @@ COMPUTED = frozenset({OPENED, CLOSED})
 
 
 _ALL = slice(None)
+# Expressions of Polars whose values depend on every bar before.
+_REMEMBERING = re.compile(r"\.(ewm_\w+|cum_\w+|fill_null_with_strategy)\(")
 
 
 class Window:
@@ -196,29 +199,41 @@ def derived(
     )
 
 
-def expression(value: pl.Expr, *, lookback: int, warm_up: int | None = None) -> Rule:
+def expression(value: pl.Expr, *, lookback: int | None = None, warm_up: int | None = None) -> Rule:
     """A rule that is a Polars expression over the columns open, high, low, close and volume.
 
     Args:
         value: evaluated over one symbol's window in time order; it must look only backward.
-        lookback: how many earlier bars the first value needs.
-        warm_up: how many bars to put before a block; None for `lookback`. A recursive expression
-            (`ewm_mean`) needs as many as its memory is long.
+        lookback: how many earlier bars the first value needs; it has to be said.
+        warm_up: how many bars to put before a block; None for `lookback`. An expression that remembers
+            all bars before (`ewm_mean`, `cum_sum`) has to say how many are to count.
 
     Its text holds a digest of the expression as Polars writes it down, which another version of Polars may
     write differently; its values may differ then, too.
 
     Raises:
-        FeatureError: a column that bars do not have, a warm-up shorter than the lookback, or Python code
-            or data in the expression, which its text would not tell from others.
+        FeatureError: a column that bars do not have, no lookback or warm-up where it has to be said, a
+            warm-up shorter than the lookback, or Python code or data in the expression, which its text
+            would not tell from others.
     """
     text = str(value)
+    if lookback is None:
+        raise FeatureError(
+            f"{text} says nothing of its lookback: expression(..., lookback=how many earlier bars its first "
+            "value needs)"
+        )
+    if warm_up is None and (found := _REMEMBERING.search(text)):
+        raise FeatureError(
+            f"{text}: {found[1]} remembers all bars before: say how many are to count, as in warm_up=250; for "
+            "ewm_mean(span=n), 14 * (n + 1)"
+        )
     if "python_udf" in text or "Series" in text:
         raise FeatureError(
             f"{text} holds Python code or data that its text does not show, so that another rule could look "
             "the same: write it of Polars' own expressions and numbers"
         )
     names = set(value.meta.root_names())
+    first = min(names, default="close")
     if unknown := names - set(COLUMNS):
         raise FeatureError(
             f"{value} reads {', '.join(sorted(unknown))}: bars have {', '.join(COLUMNS)}"
@@ -234,6 +249,11 @@ def expression(value: pl.Expr, *, lookback: int, warm_up: int | None = None) -> 
     def evaluate(bars: Window) -> FloatArray:
         found = bars.frame().select(value.cast(pl.Float64).fill_null(float("nan")).alias("value"))
         values: FloatArray = found["value"].to_numpy().copy()
+        if len(values) != len(bars[first]):
+            raise FeatureError(
+                f"{text} gives {len(values)} values for {len(bars[first])} bars, expected one a bar: what sums "
+                "up a whole series looks ahead; take a rolling window"
+            )
         values[:lookback] = np.nan
         return values
 
@@ -242,7 +262,7 @@ def expression(value: pl.Expr, *, lookback: int, warm_up: int | None = None) -> 
         lookback,
         warm_up,
         evaluate,
-        frozenset(names),
+        frozenset(names | {first}),
     )
 
 

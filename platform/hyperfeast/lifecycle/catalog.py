@@ -1,7 +1,7 @@
 """What the database says of its tables: chunks, sizes, settings, policies, and what was put in force."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -54,6 +54,7 @@ class Relation:
 
     name: str
     columns: frozenset[str]
+    primary_key: tuple[str, ...]
     rows: int
     bytes: int
     time_column: str | None = None
@@ -103,6 +104,23 @@ def read(connection: Connection[DictRow]) -> Catalog:
     }
     refreshes = {name: kinds[REFRESH] for name, kinds in policies.items() if REFRESH in kinds}
     return Catalog(edition, relations, in_force, refreshes)
+
+
+def by_name(catalog: Catalog, tables: Mapping[str, TableLifecycle]) -> dict[str, TableLifecycle]:
+    """The declaration of each table by its name: what is declared of many, for each of those there are."""
+    found = {name: table for name, table in tables.items() if not table.of_many}
+    for table in tables.values():
+        if table.of_many:
+            for relation in catalog.relations.values():
+                if relation.name.startswith(table.relation[:-1]) and relation.name not in tables:
+                    found[relation.name] = _of_one(table, relation)
+    return found
+
+
+def _of_one(table: TableLifecycle, relation: Relation) -> TableLifecycle:
+    ordered = {column.split(" ")[0] for column in table.order_by}
+    segment_by = tuple(one for one in relation.primary_key if one not in ordered)
+    return replace(table, relation=relation.name, segment_by=segment_by)
 
 
 def check(catalog: Catalog, tables: Iterable[TableLifecycle]) -> None:
@@ -175,6 +193,7 @@ def _relation(
     return Relation(
         name=row["relation"],
         columns=frozenset(row["columns"]),
+        primary_key=tuple(row["primary_key"] or ()),
         rows=hyper["rows"] if hyper else row["rows"],
         bytes=row["bytes"],
         time_column=hyper["time_column"] if hyper else None,

@@ -17,6 +17,7 @@ FOREVER = "forever"
 NEVER = "never"
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
+_MANY = re.compile(r"[a-z_][a-z0-9_]{0,61}\*", re.ASCII)
 _ORDER = re.compile(r"([a-z_][a-z0-9_]{0,62})(?: (ASC|DESC))?", re.ASCII)
 _REQUIRED = {
     "time_column", "chunk_interval", "compress_after", "segment_by", "order_by", "keep_for",
@@ -30,11 +31,12 @@ class TableLifecycle:
     """What is declared of one table.
 
     Attributes:
-        relation: the table.
+        relation: the table; `features_*` for every table whose name begins so and is not declared itself.
         time_column: what its rows are partitioned and expire by.
         chunk_interval: how much time a chunk holds.
         compress_after: the age at which a chunk is compressed; None for never.
-        segment_by: the columns whose equal values are compressed together.
+        segment_by: the columns whose equal values are compressed together; none for many tables, of
+            which it is each one's primary key but for the columns of `order_by`.
         order_by: the order within a segment: `ts DESC`, `id`.
         keep_for: the age at which rows expire, None for never, by timeframe; one entry under `WHOLE` for a
             table that is not kept by timeframe.
@@ -51,6 +53,11 @@ class TableLifecycle:
     keep_for: Mapping[str, Interval | None]
     rollups: tuple[str, ...] = ()
     rollups_of: str = WHOLE
+
+    @property
+    def of_many(self) -> bool:
+        """Whether it stands for every table whose name begins alike."""
+        return self.relation.endswith("*")
 
     @property
     def by_timeframe(self) -> bool:
@@ -92,7 +99,7 @@ def load(path: Path | None = None) -> dict[str, TableLifecycle]:
 
 
 def _table(name: str, section: Any) -> TableLifecycle:
-    if not _NAME.fullmatch(name):
+    if not (_NAME.fullmatch(name) or _MANY.fullmatch(name)):
         raise DataError(f"[{name}]: expected the name of a table, found {name!r}")
     if not isinstance(section, dict):
         raise DataError(f"{name}: expected a section [{name}], found {section!r}")
@@ -126,7 +133,8 @@ class _Keys:
         if unknown := sorted(self.section.keys() - _REQUIRED - _OPTIONAL):
             known = ", ".join(sorted(_REQUIRED | _OPTIONAL))
             raise DataError(f"{self.name}.{unknown[0]}: expected one of {known}; found another key")
-        if missing := sorted(_REQUIRED - self.section.keys()):
+        required = _REQUIRED - {"segment_by"} if self.name.endswith("*") else _REQUIRED
+        if missing := sorted(required - self.section.keys()):
             raise DataError(f"{self.name}.{missing[0]}: expected a value, found none")
 
     def column(self, key: str) -> str:
@@ -178,6 +186,9 @@ def _check(table: TableLifecycle, keys: _Keys) -> None:
         raise keys.wrong("chunk_interval", "hours, days or weeks", str(table.chunk_interval))
     if both := {column.split(" ")[0] for column in table.order_by} & {*table.segment_by}:
         raise keys.wrong("order_by", "columns that segment_by does not name", min(both))
+    if table.of_many and (table.segment_by or table.rollups):
+        found = "segment_by" if table.segment_by else "rollups"
+        raise keys.wrong(found, "none: every table has its own", keys.section[found])
     if table.rollups and table.rollups_of not in table.keep_for:
         raise keys.wrong("rollups_of", "a timeframe of keep_for", table.rollups_of)
     for tf, kept in table.keep_for.items():

@@ -84,6 +84,7 @@ def enforce(
     tables = load() if tables is None else tables
     with turn(database) as connection:
         found = catalog.read(connection)
+        tables = catalog.by_name(found, tables)
         ruled = [table for name, table in tables.items() if _kept(found, name)]
         catalog.check(found, ruled)
         if any(_expiring(found, table.relation) for table in ruled):

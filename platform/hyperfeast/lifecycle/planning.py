@@ -96,6 +96,7 @@ def plan(
     tables = load() if tables is None else tables
     with database.connect() as connection:
         found = catalog.read(connection)
+        tables = catalog.by_name(found, tables)
         catalog.check(found, tables.values())
         return Plan(
             edition=found.edition,

@@ -81,6 +81,7 @@ def show(
     tables = load() if tables is None else tables
     with database.connect() as connection:
         found = catalog.read(connection)
+        tables = catalog.by_name(found, tables)
         catalog.check(found, tables.values())
         return [_state(connection, found, table) for table in tables.values()]
 

@@ -1,0 +1,15 @@
+DROP TRIGGER instruments_changed_calendar ON instruments;
+DROP TRIGGER instruments_changed ON instruments;
+DROP FUNCTION mark_changed_instrument();
+DROP TRIGGER corporate_actions_changed ON corporate_actions;
+DROP FUNCTION mark_changed_splits();
+DROP TRIGGER candles_changed_delete ON candles;
+DROP TRIGGER candles_changed_truncate ON candles;
+DROP TRIGGER candles_changed_update ON candles;
+DROP TRIGGER candles_changed_insert ON candles;
+DROP FUNCTION mark_deleted_bar();
+DROP FUNCTION mark_changed_bars();
+DROP TABLE feature_corrections;
+DROP TABLE feature_backlog;
+DROP TABLE tracked_feature_sets;
+DROP TABLE changed_bars;
