@@ -81,7 +81,10 @@ def create(app: App, model: str) -> FastAPI:
 
     @api.get("/metrics", include_in_schema=False)
     def exposition() -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        # The process's own: the cache of online features, how far behind the views are, Python, memory.
+        app.show_lags()
+        both = generate_latest(metrics.registry) + generate_latest()
+        return Response(both, media_type=CONTENT_TYPE_LATEST)
 
     return api
 

@@ -2,6 +2,8 @@
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
@@ -200,18 +202,29 @@ class _Receiver:
             raise wording.of_request(error) from error
         if not summary.replayed:
             self._metrics.ingested(push.table, summary)
-            if push.is_rolled_up and summary.inserted + summary.corrected:
-                self._refresh()
+            if summary.inserted + summary.corrected:
+                self._follow(push)
         return _answer(summary)
 
-    def _refresh(self) -> None:
-        """Bring the aggregates up to date. The rows are in, whatever comes of it: it is done again later."""
-        try:
-            self._app.refresh_aggregates(wait=False)
-        except HyperfeastError as error:
-            structlog.get_logger().warning(
-                "aggregates not refreshed", error=type(error).__name__, message=str(error)
-            )
+    def _follow(self, push: Push) -> None:
+        """Bring the aggregates up to date, and ask the workers for the features.
+
+        The rows are in, whatever comes of it: it is done again later.
+        """
+        if push.is_rolled_up:
+            with _noted("aggregates not refreshed"):
+                self._app.refresh_aggregates(wait=False)
+        with _noted("workers not asked for features"):
+            self._app.announce()
+
+
+@contextmanager
+def _noted(event: str) -> Iterator[None]:
+    """An error of the block is put in the log, and fails nothing."""
+    try:
+        yield
+    except HyperfeastError as error:
+        structlog.get_logger().warning(event, error=type(error).__name__, message=str(error))
 
 
 def _content_type(request: Request) -> str:

@@ -1,26 +1,34 @@
-"""A procrastinate queue: one task keeps the features current, others keep the data in order.
+"""A procrastinate queue: one task keeps the features current, others do what they are asked for.
 
-A failed refresh is not retried: the next tick is the retry. A worker that dies leaves its job
-"doing", and with it the lock that lets only one refresh run at a time; every worker therefore ends
-the jobs of workers whose heartbeats stopped.
+A failed refresh is not retried: the next tick is the retry. Other jobs are tried as often as their task
+says. A worker that dies or freezes leaves its jobs "doing"; every worker therefore reclaims the jobs of
+workers whose heartbeats stopped (`reclaiming`), and whoever wakes up finds its job taken (`lease`,
+`manager`).
 """
 
 import asyncio
-import json
 import logging
-import signal
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import procrastinate
 import psycopg
-from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException, JobAborted
 from procrastinate.jobs import Status
 from psycopg import conninfo
 
 from hyperfeast.db import Database
-from hyperfeast.errors import FeatureError, HyperfeastError, ServerError
-from hyperfeast.jobs.task import Task
+from hyperfeast.errors import FeatureError, HyperfeastError, SchemaError, ServerError
+from hyperfeast.jobs import arrivals
+from hyperfeast.jobs.asking import Asked, Call, put
+from hyperfeast.jobs.failures import shorten_expected
+from hyperfeast.jobs.lease import Lease, LeasedDatabase, leased, worker_name
+from hyperfeast.jobs.manager import FencedManager
+from hyperfeast.jobs.reclaiming import Reclaimer
+from hyperfeast.jobs.retry import Backoff, HandedBack
+from hyperfeast.jobs.stopping import stoppable, together
+from hyperfeast.jobs.task import Progress, Task
 from hyperfeast.sqlfiles import query
 
 _log = logging.getLogger(__name__)
@@ -28,38 +36,25 @@ _log = logging.getLogger(__name__)
 _EVERY_FIVE_MINUTES = "*/5 * * * *"
 _TASK = "hyperfeast.refresh"
 # Of its own, so that `--once` runs the refresh and nothing else that waits.
-_REFRESHES, _OTHERS = "default", "upkeep"
+_REFRESHES = "default"
 # A long backfill does not hold the refresh up.
 _AT_ONCE = 2
 _POLL_S = 0.5
+_FETCH_S, _ABORT_S = 1.0, 2.0
 _BEATS_BEFORE_DEATH = 3
+_MOST_CONNECTIONS = 8
 _UNFINISHED = (Status.TODO, Status.DOING)
-
-
-class _ExpectedFailures(logging.Filter):
-    """What hyperfeast itself reports says what to do: one line, and where it came from for debugging only."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HyperfeastError) and not _log.isEnabledFor(logging.DEBUG):
-            flat = " ".join(f"{type(error).__name__}: {error}".split())
-            record.msg, record.args = f"{record.getMessage()}: {flat}", None
-            record.exc_info = record.exc_text = None
-        return True
-
-
-_EXPECTED_FAILURES = _ExpectedFailures()
 
 
 class Queue:
     """The queue of one database.
 
     Args:
-        database: where the queue is.
+        database: where the queue is. With a `LeasedDatabase`, what jobs write is fenced too.
         refresh: computes the features of what was ingested and brings them online.
         tasks: what workers do besides, on their schedules or when asked.
-        dead_after: seconds without a heartbeat after which a worker counts as dead and its job as
-            failed; the same for all workers of a database.
+        dead_after: seconds without a heartbeat after which a worker counts as dead and its jobs are
+            given to others; the same for all workers of a database.
     """
 
     def __init__(
@@ -73,26 +68,33 @@ class Queue:
         self._database = database
         self._dead_after = dead_after
         self._failure: Exception | None = None
-        logging.getLogger("procrastinate.worker").addFilter(_EXPECTED_FAILURES)
+        self._stopping = threading.Event()
+        shorten_expected()
+        name = database.name if isinstance(database, LeasedDatabase) else worker_name()
         self._app = procrastinate.App(
             connector=procrastinate.PsycopgConnector(
-                conninfo=conninfo.make_conninfo(database.dsn, application_name="hyperfeast worker")
+                conninfo=conninfo.make_conninfo(database.dsn, application_name=name),
+                min_size=1,
+                max_size=_MOST_CONNECTIONS,
             )
         )
-
-        @self._app.task(name=_TASK, queueing_lock=_TASK, lock=_TASK)
-        def refresh_features(timestamp: int | None = None) -> None:  # noqa: ARG001
-            """Run the refresh; procrastinate passes the tick that asked for it."""
-            self._failure = None
-            try:
-                refresh()
-            except Exception as error:
-                self._failure = error
-                raise
-
-        self._refresh = refresh_features
-        self._others = {task.name: self._registered(task) for task in tasks}
-        self._schedules = {task.name: task.cron for task in tasks if task.cron is not None}
+        ticking = Task(
+            _TASK,
+            self._remembering(refresh),
+            _EVERY_FIVE_MINUTES,
+            queue=_REFRESHES,
+            priority=arrivals.URGENT,
+        )
+        self._tasks = {task.name: task for task in (ticking, *tasks)}
+        self._strategies = {
+            task.name: Backoff(task.attempts, task.backoff)
+            for task in self._tasks.values()
+            if task.attempts > 1
+        }
+        self._registered = {task.name: self._register(task) for task in self._tasks.values()}
+        self._manager = FencedManager(self._app.connector, name, self._is_kept)
+        self._app.job_manager = self._manager
+        self._reclaimer = Reclaimer(self._manager, self._strategies.get, dead_after=dead_after)
 
     def ask(self, name: str, calls: Sequence[Mapping[str, Any]]) -> int:
         """Ask for a task once for each set of arguments; a call that waits already is not asked for twice.
@@ -104,16 +106,57 @@ class Queue:
         Returns:
             How many were asked for anew.
         """
-        return asyncio.run(self._ask_others(name, calls))
+        return sum(one.is_new for one in self.submit(name, calls))
 
-    def work(self, *, once: bool = False) -> None:
-        """Refresh at every tick until SIGTERM or Ctrl-C; a refresh that has begun is finished.
+    def submit(
+        self,
+        name: str,
+        calls: Sequence[Mapping[str, Any]],
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+    ) -> list[Asked]:
+        """Ask for a task once for each set of arguments, and say which jobs do it.
 
-        Must be called in the main thread, which is where signals arrive.
+        Args:
+            name: of one of the tasks.
+            calls: the arguments of each call, which JSON can hold.
+            queue: where they wait; by default the task's.
+            priority: higher runs first; by default the task's. A job that waits already is raised to it.
+        """
+        task = self._tasks[name]
+        asked = [
+            Call(
+                name,
+                arguments,
+                queue or task.queue,
+                task.priority if priority is None else priority,
+                task.lock,
+                task.lock,
+            )
+            for arguments in calls
+        ]
+        if not self._is_prepared():
+            asyncio.run(self._set_up())
+        return put(self._database, asked) if asked else []
+
+    def is_stoppable(self, name: str) -> bool:
+        """Whether a running job of that task can be stopped."""
+        return name in self._tasks and self._tasks[name].stoppable
+
+    def work(
+        self, *, once: bool = False, queues: Sequence[str] = (), concurrency: int = _AT_ONCE
+    ) -> None:
+        """Refresh at every tick, and do what is asked for, until SIGTERM or Ctrl-C.
+
+        A job that can be stopped is handed back then; any other that has begun is finished. Must be called
+        in the main thread, which is where signals arrive.
 
         Args:
             once: ask for one refresh and return when it has succeeded. While another worker refreshes,
-                it waits; a worker that died holds it up for `dead_after` seconds at most.
+                it waits; a worker that died holds it up for `dead_after` seconds and a third at most.
+            queues: do nothing but what waits in these; by default everything.
+            concurrency: how many jobs at a time, apart from what was just taken in.
 
         Raises:
             HyperfeastError: with `once`, what the refresh itself raised.
@@ -122,43 +165,56 @@ class Queue:
             ServerError: the database fails, or the worker ended though nobody stopped it.
         """
         try:
-            asyncio.run(self._work_once() if once else self._work())
+            asyncio.run(self._work_once() if once else self._work(queues, concurrency))
         except (ConnectorException, psycopg.OperationalError) as error:
             raise ServerError(
                 f"the job queue in {self._database.address} failed: {error.__cause__ or error}; "
                 "look at the server with `hyperfeast status`, then start the worker again"
             ) from error
 
-    async def _work(self) -> None:
-        self._app.periodic(cron=_EVERY_FIVE_MINUTES)(self._refresh)
-        for name, cron in self._schedules.items():
-            self._app.periodic(cron=cron)(self._others[name])
+    async def _work(self, queues: Sequence[str], concurrency: int) -> None:
+        lanes: list[Coroutine[Any, Any, None]]
+        if queues:
+            lanes = [self._run_worker(queues, concurrency)]
+        else:
+            self._schedule()
+            lanes = [self._run_worker(None, concurrency), self._run_worker((arrivals.QUEUE,), 1)]
+        try:
+            await self._open_and(lanes)
+        finally:
+            for lane in lanes:
+                lane.close()
+
+    async def _open_and(self, lanes: Sequence[Coroutine[Any, Any, None]]) -> None:
         async with self._app.open_async():
             await self._prepare()
-            burying = asyncio.create_task(self._keep_burying())
-            stopped = await _stoppable(self._run_worker(wait=True))
-            burying.cancel()
+            stopped = await stoppable(together(*lanes, self._keep_reclaiming()), self._stopping.set)
         if not stopped:
             raise ServerError(
                 f"the worker lost its queue in {self._database.address}: its log says how; "
                 "start it again"
             )
 
+    def _schedule(self) -> None:
+        for task in self._tasks.values():
+            if task.cron is not None:
+                self._app.periodic(cron=task.cron)(self._registered[task.name])
+
     async def _work_once(self) -> None:
         async with self._app.open_async():
             await self._prepare()
             job = await self._ask()
-            await _stoppable(self._see_through(job))
-            self._judge(job, await self._app.job_manager.get_job_status_async(job))
+            await stoppable(self._see_through(job), self._stopping.set)
+            self._judge(job, await self._manager.get_job_status_async(job))
 
     async def _see_through(self, job: int) -> None:
         """Run the job as soon as no other refresh runs, or wait until another worker ran it."""
         told = False
-        while await self._app.job_manager.get_job_status_async(job) in _UNFINISHED:
-            await self._bury()
-            running = await self._app.job_manager.list_jobs_async(task=_TASK, status="doing")
+        while await self._manager.get_job_status_async(job) in _UNFINISHED:
+            await self._reclaimer.reclaim()
+            running = await self._manager.list_jobs_async(task=_TASK, status="doing")
             if not list(running):
-                await self._run_worker(wait=False, queues=(_REFRESHES,))
+                await self._run_worker((_REFRESHES,), 1, wait=False)
                 continue
             if not told:
                 _log.warning("another worker is refreshing, or died doing so: waiting for its end")
@@ -166,49 +222,87 @@ class Queue:
             await asyncio.sleep(_POLL_S)
 
     async def _run_worker(
-        self, *, wait: bool, queues: Sequence[str] = (_REFRESHES, _OTHERS)
+        self, queues: Sequence[str] | None, concurrency: int, *, wait: bool = True
     ) -> None:
         await self._app.run_worker_async(
-            queues=list(queues),
+            queues=queues,  # type: ignore[arg-type]  # None is every queue
             wait=wait,
-            concurrency=_AT_ONCE if wait else 1,
+            concurrency=concurrency,
             install_signal_handlers=False,
+            fetch_job_polling_interval=_FETCH_S,
+            abort_job_polling_interval=_ABORT_S,
             update_heartbeat_interval=self._dead_after / _BEATS_BEFORE_DEATH,
             stalled_worker_timeout=self._dead_after,
         )
 
-    def _registered(self, task: Task) -> procrastinate.tasks.Task[Any, Any, Any]:
-        """A scheduled task takes the tick that asked for it, which it does not need, and runs alone."""
+    def _register(self, task: Task) -> procrastinate.tasks.Task[Any, Any, Any]:
+        """A scheduled task is given the tick that asked for it, which it does not need."""
 
-        def run(timestamp: int | None = None, **arguments: Any) -> None:  # noqa: ARG001
-            task.run(**arguments)
+        def run(
+            context: procrastinate.JobContext,
+            /,
+            timestamp: int | None = None,  # noqa: ARG001
+            **arguments: Any,
+        ) -> None:
+            job = context.job
+            if job.id is None:
+                raise TypeError("a job without an id was never in the queue")
+            try:
+                with leased(Lease(job.id, job.attempts)):
+                    if task.stoppable:
+                        task.run(self._progress(context), **arguments)
+                    else:
+                        task.run(**arguments)
+            except JobAborted:
+                raise
+            except BaseException as error:
+                self._manager.note(job.id, error)
+                raise
 
-        lock = task.name if task.cron is not None else None
-        register = self._app.task(name=task.name, queue=_OTHERS, lock=lock, queueing_lock=lock)
-        return register(run)
+        return self._app.task(
+            name=task.name,
+            queue=task.queue,
+            priority=task.priority,
+            lock=task.lock,
+            queueing_lock=task.lock,
+            retry=self._strategies.get(task.name, False),
+            pass_context=True,
+        )(run)
 
-    async def _ask_others(self, name: str, calls: Sequence[Mapping[str, Any]]) -> int:
-        asked = 0
-        async with self._app.open_async():
-            await self._prepare()
-            for arguments in calls:
-                lock = f"{name}:{json.dumps(arguments, sort_keys=True)}"
-                try:
-                    await self._others[name].configure(queueing_lock=lock).defer_async(**arguments)
-                except AlreadyEnqueued:
-                    continue
-                asked += 1
-        return asked
+    def _progress(self, context: procrastinate.JobContext) -> Progress:
+        """Called in the job's thread; the loop that runs the worker waits for it."""
+        loop = self._loop
+
+        def progress(done: int, total: int) -> None:
+            written = self._manager.progress(context.job, done, total)
+            asyncio.run_coroutine_threadsafe(written, loop).result()
+            if done == total:
+                return
+            if context.should_abort():
+                raise JobAborted
+            if self._stopping.is_set():
+                raise HandedBack
+
+        return progress
+
+    def _remembering(self, refresh: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            self._failure = None
+            try:
+                refresh()
+            except Exception as error:
+                self._failure = error
+                raise
+
+        return run
 
     async def _ask(self) -> int:
         """The id of a job that has not begun, so that it sees all that is ingested by now."""
         while True:
             try:
-                return await self._refresh.defer_async()
+                return await self._registered[_TASK].defer_async()
             except AlreadyEnqueued:
-                waiting = await self._app.job_manager.list_jobs_async(
-                    queueing_lock=_TASK, status="todo"
-                )
+                waiting = await self._manager.list_jobs_async(queueing_lock=_TASK, status="todo")
                 for job in waiting:
                     if job.id is not None:
                         return job.id
@@ -229,34 +323,26 @@ class Queue:
                 "the log has the traceback. Put it right and run `hyperfeast worker --once` again"
             ) from self._failure
         raise FeatureError(
-            f"the refresh {status.value} in another worker (job {job}): that worker's log says why. "
+            f"the refresh {status.value} in another worker: `hyperfeast jobs show {job}` says why. "
             "Run `hyperfeast worker --once` again"
         )
 
-    async def _keep_burying(self) -> None:
+    async def _keep_reclaiming(self) -> None:
         while True:
             try:
-                await self._bury()
+                await self._reclaimer.reclaim()
             except ConnectorException as error:
                 # A database that stays away ends the worker by its heartbeat.
                 _log.warning("cannot look for dead workers: %s", error.__cause__ or error)
-            await asyncio.sleep(self._dead_after)
+            await asyncio.sleep(self._dead_after / _BEATS_BEFORE_DEATH)
 
-    async def _bury(self) -> None:
-        """End the jobs of dead workers as failed: they hold the lock."""
-        manager = self._app.job_manager
-        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self._dead_after):
-            try:
-                await manager.finish_job(job, status=Status.FAILED, delete_job=False)
-            except ConnectorException:
-                # Another worker may have ended it between the two statements.
-                if job.id and await manager.get_job_status_async(job.id) is Status.DOING:
-                    raise
-            else:
-                _log.warning("job %s counts as failed: its worker is dead", job.id)
+    async def _set_up(self) -> None:
+        async with self._app.open_async():
+            await self._prepare()
 
     async def _prepare(self) -> None:
         """Create procrastinate's own tables where they are missing."""
+        self._loop = asyncio.get_running_loop()
         if self._is_prepared():
             return
         try:
@@ -267,29 +353,12 @@ class Queue:
                 raise
 
     def _is_prepared(self) -> bool:
-        return self._database.fetch(query("jobs", "table"))[0]["jobs"] is not None
+        found = self._database.fetch(query("jobs", "table"))[0]
+        if found["attempts"] is None:
+            raise SchemaError(
+                f"{self._database.address} has no table job_attempts: run `hyperfeast migrate`"
+            )
+        return found["jobs"] is not None
 
-
-async def _stoppable(work: Coroutine[Any, Any, None]) -> bool:
-    """Await work that the first SIGTERM or SIGINT cancels; whether one did. A second one kills."""
-    loop, task = asyncio.get_running_loop(), asyncio.create_task(work)
-    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
-
-    def release() -> None:
-        for one, handler in before.items():
-            if loop.remove_signal_handler(one):
-                signal.signal(one, handler)
-
-    def stop() -> None:
-        release()
-        task.cancel()
-
-    for one in before:
-        loop.add_signal_handler(one, stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        return True
-    finally:
-        release()
-    return False
+    def _is_kept(self, name: str) -> bool:
+        return name not in self._tasks or self._tasks[name].kept
