@@ -53,8 +53,12 @@ FAULTS = {
         {"corporate_actions terms"},
     ),
     "a feature that is infinite": (
-        "UPDATE features_market_technical_v1 SET rsi_14 = 'Infinity'",
+        "UPDATE features_market_technical_v1 SET ema_12 = 'Infinity'",
         {"market_technical v1 finite"},
+    ),
+    "a feature out of its bounds": (
+        "UPDATE features_market_technical_v1 SET rsi_14 = 101",
+        {"market_technical v1 bounds"},
     ),
     "a feature that is missing once warm": (
         "UPDATE features_market_technical_v1 SET rsi_14 = NULL",
@@ -76,7 +80,11 @@ FAULTS = {
 # Faults that stand in each other's way nowhere, so that one run shows them.
 TOGETHER = [
     ("a bar of the future", "a reading of the future", "a feature that is infinite"),
-    ("a bar off the grid", "a row recorded before it could be known"),
+    (
+        "a bar off the grid",
+        "a row recorded before it could be known",
+        "a feature out of its bounds",
+    ),
     ("a price too high", "a split that divides by ten thousand and one"),
     ("a bar on a holiday", "a feature that is missing once warm"),
     ("a bar of no instrument", "a column of another type"),

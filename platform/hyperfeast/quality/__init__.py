@@ -9,6 +9,8 @@ from hyperfeast.quality.completeness import (
     metric_completeness,
     monthly_completeness,
 )
+from hyperfeast.quality.feature_results import check_features
+from hyperfeast.quality.features import FeatureQuality, FeatureRules, Label, measure
 from hyperfeast.quality.known import check_keys
 from hyperfeast.quality.outliers import Flagging, OutlierRules, flag_outliers
 from hyperfeast.quality.results import Result
@@ -17,16 +19,21 @@ from hyperfeast.quality.summary import QualitySummary, summary
 
 __all__ = [
     "Completeness",
+    "FeatureQuality",
+    "FeatureRules",
     "Flagging",
+    "Label",
     "MissingRange",
     "OutlierRules",
     "QualitySummary",
     "Result",
     "check",
+    "check_features",
     "check_keys",
     "completeness",
     "flag_outliers",
     "heal",
+    "measure",
     "metric_completeness",
     "monthly_completeness",
     "summary",

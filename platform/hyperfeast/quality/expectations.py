@@ -17,7 +17,8 @@ from typing import Any, cast
 
 import polars as pl
 
-from hyperfeast.features import FeatureSet, FeatureType
+from hyperfeast.features import Feature, FeatureSet, FeatureType
+from hyperfeast.features.bounds import rounding
 from hyperfeast.quality.results import Result
 
 _EXAMPLES = 5
@@ -30,7 +31,7 @@ _FINITE: dict[str, Any] = {
 _HIGHEST_PRICE, _HIGHEST_VOLUME = 1e12, 1e18
 _METRIC_NAME = r"\A[a-z][a-z0-9_]{0,62}\Z"
 # Some rules have no answer on some rows: a z-score of what does not move.
-_MOSTLY_THERE = 0.95
+_MAY_LACK = 0.05
 
 # The library keeps its current context in a global: one validation at a time.
 _ONE_AT_A_TIME = threading.Lock()
@@ -97,8 +98,26 @@ def of_features(feature_set: FeatureSet, now: datetime) -> list[Expectation]:
     return [
         *_not_null("keys", *feature_set.key_columns, "event_timestamp"),
         *_between("finite", *floats, **_FINITE),
+        *(_bounds(one) for one in feature_set.features if _is_bounded(one)),
         *_between("time", "event_timestamp", max_value=now.isoformat()),
     ]
+
+
+def _is_bounded(feature: Feature) -> bool:
+    """Whether it declares bounds that the library can look at, which knows no lists."""
+    return feature.bounds != (None, None) and feature.dtype is not FeatureType.FLOAT64_LIST
+
+
+def _bounds(feature: Feature) -> Expectation:
+    low, high = feature.bounds
+    bounds = {
+        "min_value": None if low is None else low - rounding(low),
+        "max_value": None if high is None else high + rounding(high),
+    }
+    arguments = {name: bound for name, bound in bounds.items() if bound is not None}
+    return Expectation(
+        "bounds", "ExpectColumnValuesToBeBetween", {"column": feature.name, **arguments}
+    )
 
 
 def of_warm_features(feature_set: FeatureSet) -> list[Expectation]:
@@ -107,10 +126,13 @@ def of_warm_features(feature_set: FeatureSet) -> list[Expectation]:
         Expectation(
             "present_once_warm",
             "ExpectColumnValuesToNotBeNull",
-            {"column": one.name, "mostly": _MOSTLY_THERE},
+            {
+                "column": one.name,
+                "mostly": 1 - (_MAY_LACK if one.null_rate is None else one.null_rate),
+            },
         )
         for one in feature_set.features
-        if one.rule is not None
+        if one.rule is not None or one.null_rate is not None
     ]
 
 

@@ -2,34 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hyperfeast.reports import frame
 from hyperfeast.reports.content import ZScoreSeries, check_zoned
-from hyperfeast.reports.figures import (
-    _add_day_means,
-    _add_z_scores,
-    _axis,
-    _figure,
-    _only_flagged,
-)
+from hyperfeast.reports.figures import deviations_figure
 from hyperfeast.reports.files import write_whole
-from hyperfeast.reports.page import (
-    _BAND,
-    _FLAG,
-    _LIMIT_LINE,
-    _MEAN_LINE,
-    _SIGNAL_DOTS,
-)
-from hyperfeast.reports.palette import LIGHT
+from hyperfeast.reports.marks import BAND, FLAG, LIMIT_LINE, MEAN_LINE, SIGNAL_DOTS
 from hyperfeast.reports.readings import day_text, flagged, number_text, read_glucose
-from hyperfeast.reports.series import numbers, with_gaps
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+from hyperfeast.reports.series import numbers
 
 _HEIGHT_PX = 520
 _MOST_FLAGS = 40
@@ -87,7 +70,9 @@ def write_baseline_page(page: BaselinePage, path: Path) -> Path:
         UsageError: the file cannot be written there.
     """
     figures = {
-        f"chart-metric-{position}": _metric_figure(chart)
+        f"chart-metric-{position}": deviations_figure(
+            chart.series, _spoken(chart.metric), day="Day (UTC)", value_format=".4~g"
+        )
         for position, chart in enumerate(page.charts)
         if numbers(chart.series.day_mean)
     }
@@ -113,11 +98,11 @@ def _sections(page: BaselinePage) -> list[str]:
                 f"{_spoken(chart.metric)}: each day against its baseline",
                 height=_HEIGHT_PX,
                 key=[
-                    (_SIGNAL_DOTS, "Day's mean"),
-                    (_MEAN_LINE, "30-day mean"),
-                    (_BAND, "Mean \N{PLUS-MINUS SIGN} 2 std"),
-                    (_LIMIT_LINE, "z = \N{PLUS-MINUS SIGN}2"),
-                    (_FLAG, "Flagged day"),
+                    (SIGNAL_DOTS, "Day's mean"),
+                    (MEAN_LINE, "30-day mean"),
+                    (BAND, "Mean \N{PLUS-MINUS SIGN} 2 std"),
+                    (LIMIT_LINE, "z = \N{PLUS-MINUS SIGN}2"),
+                    (FLAG, "Flagged day"),
                 ],
                 reading=read_glucose(chart.series),
                 drawn=bool(numbers(chart.series.day_mean)),
@@ -163,33 +148,3 @@ def _flags(series: ZScoreSeries) -> str:
         '<th scope="col">30-day std</th><th scope="col">z-score</th>'
     )
     return frame.table("Flagged days", head, rows[: -_MOST_FLAGS - 1 : -1])
-
-
-def _metric_figure(chart: MetricChart) -> "Figure":
-    """Above, the day's mean and the band of the ordinary; below, the z-score and its limits."""
-    series = chart.series
-    dates, (day_mean, mean, std, z_score) = with_gaps(
-        series.dates,
-        [series.day_mean, series.mean_30d, series.std_30d, series.z_score],
-        longest=timedelta(days=1),
-    )
-    days = [day.isoformat() for day in dates]
-    unit = f" ({escape(series.unit)})" if series.unit else ""
-    figure = _figure(
-        hovermode="x unified",
-        xaxis=_axis("Day (UTC)", type="date", showgrid=False, hoverformat="%-d %b %Y", anchor="y2"),
-        yaxis=_axis(f"{escape(_spoken(chart.metric))}{unit}", domain=[0.43, 1], hoverformat=".4~g"),
-        yaxis2=_axis("z-score (std)", domain=[0, 0.34], showgrid=False, hoverformat=".1f"),
-    )
-    _add_day_means(figure, days, day_mean, mean, std)
-    _add_z_scores(figure, days, z_score)
-    for axis, values in (("y", day_mean), ("y2", z_score)):
-        figure.add_scatter(
-            x=days,
-            y=_only_flagged(values, z_score),
-            yaxis=axis,
-            mode="markers",
-            marker={"symbol": "diamond", "size": 9, "color": LIGHT.flag},
-            hoverinfo="skip",
-        )
-    return figure

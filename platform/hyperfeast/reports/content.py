@@ -192,6 +192,7 @@ class DemoReport:
         predictions: the last answers, one a symbol.
         glucose: the personal baseline.
         notes: what a careful reader should know, one sentence or two each.
+        glucose_scores: of a model of the next day's glucose: the model first, its baselines after it.
 
     Raises:
         DataError: `created_at` has no zone.
@@ -207,6 +208,7 @@ class DemoReport:
     predictions: Sequence[PredictionRow]
     glucose: ZScoreSeries
     notes: Sequence[str]
+    glucose_scores: Sequence[ScoreRow] = ()
 
     def __post_init__(self) -> None:
         check_zoned("A report", self.created_at)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from hyperfeast.reports.content import EquityCurve, Numbers, RocCurve, ZScoreSeries
 from hyperfeast.reports.palette import LIGHT
+from hyperfeast.reports.plots import DASHED, DOTTED, add_level, axis, empty_figure, line
 from hyperfeast.reports.readings import FLAGGED_BEYOND, flagged
 from hyperfeast.reports.series import finite, is_number, numbers, runs, with_gaps
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-FONT = '-apple-system, "Segoe UI", Inter, Roboto, "Helvetica Neue", Arial, sans-serif'
 
 MOST_FEATURES = 20
 """How many bars the importance chart shows."""
@@ -31,71 +30,14 @@ _LONGEST_CLOSURE = timedelta(days=10)
 
 _GROWTH_TICKS = tuple(step * 10.0**power for power in range(-3, 6) for step in (1, 1.5, 2, 3, 5, 7))
 
-_SOLID, _DASHED, _DOTTED = "solid", "7px,4px", "2px,3px"
-
-
-def _axis(title: str, **more: Any) -> dict[str, Any]:
-    return {
-        "title": {"text": title, "font": {"size": 12, "color": LIGHT.muted}, "standoff": 10},
-        "tickfont": {"size": 12, "color": LIGHT.muted},
-        "gridcolor": LIGHT.rule,
-        "linecolor": LIGHT.rule,
-        "zeroline": False,
-        "automargin": True,
-        # Invisible ticks hold the labels off the axis.
-        "ticks": "outside",
-        "ticklen": 5,
-        "tickcolor": LIGHT.surface,
-        **more,
-    }
-
-
-def _figure(**layout: Any) -> "Figure":
-    from plotly.graph_objects import Figure
-
-    figure = Figure()
-    figure.update_layout(
-        template="none",
-        showlegend=False,
-        font={"family": FONT, "size": 12, "color": LIGHT.ink},
-        paper_bgcolor=LIGHT.surface,
-        plot_bgcolor=LIGHT.surface,
-        margin={"l": 8, "r": 12, "t": 12, "b": 8},
-        hoverlabel={
-            "bgcolor": LIGHT.surface,
-            "bordercolor": LIGHT.muted,
-            "font": {"family": FONT, "size": 12, "color": LIGHT.ink},
-        },
-        **layout,
-    )
-    return figure
-
-
-def _line(color: str, width: float, dash: str = _SOLID) -> dict[str, Any]:
-    return {"color": color, "width": width, "dash": dash}
-
-
-def _add_level(figure: "Figure", value: float, line: dict[str, Any], *, axis: str = "y") -> None:
-    figure.add_shape(
-        type="line",
-        xref="paper",
-        x0=0,
-        x1=1,
-        yref=axis,
-        y0=value,
-        y1=value,
-        line=line,
-        layer="below",
-    )
-
 
 def _growth_axis(values: Sequence[float]) -> dict[str, Any]:
     """A log axis with round ticks where growth spans factors; a linear one otherwise."""
     if not values or min(values) <= 0 or max(values) / min(values) < _LOG_AXIS_FROM:
-        return _axis("Growth of 1", hoverformat=".2f")
+        return axis("Growth of 1", hoverformat=".2f")
     low, high = math.log10(min(values)), math.log10(max(values))
     margin = (high - low) * 0.05
-    return _axis(
+    return axis(
         "Growth of 1 (log scale)",
         type="log",
         range=[low - margin, high + margin],
@@ -110,44 +52,44 @@ def equity_figure(equity: EquityCurve) -> "Figure":
     dates, (signal, held) = with_gaps(
         equity.dates, [equity.signal, equity.buy_and_hold], longest=_LONGEST_CLOSURE
     )
-    figure = _figure(
+    figure = empty_figure(
         hovermode="x unified",
-        xaxis=_axis("Session", type="date", showgrid=False, hoverformat="%-d %b %Y"),
+        xaxis=axis("Session", type="date", showgrid=False, hoverformat="%-d %b %Y"),
         yaxis=_growth_axis(numbers(signal) + numbers(held)),
     )
-    _add_level(figure, 1, _line(LIGHT.muted, 1))
+    add_level(figure, 1, line(LIGHT.muted, 1))
     days = [day.isoformat() for day in dates]
     figure.add_scatter(
         x=days,
         y=held,
         name="Buy and hold",
         mode="lines",
-        line=_line(LIGHT.benchmark, 1.5, _DASHED),
+        line=line(LIGHT.benchmark, 1.5, DASHED),
     )
-    figure.add_scatter(x=days, y=signal, name="Signal", mode="lines", line=_line(LIGHT.signal, 2))
+    figure.add_scatter(x=days, y=signal, name="Signal", mode="lines", line=line(LIGHT.signal, 2))
     return figure
 
 
 def roc_figure(roc: RocCurve) -> "Figure":
     """Hits against false alarms, and the diagonal of the coin toss."""
     share = {"range": [-0.01, 1.01], "tickformat": ".0%", "dtick": 0.25, "constrain": "domain"}
-    figure = _figure(
+    figure = empty_figure(
         hovermode="closest",
-        xaxis=_axis("False positive rate (falls called rises)", **share),
-        yaxis=_axis("True positive rate (rises called rises)", scaleanchor="x", **share),
+        xaxis=axis("False positive rate (falls called rises)", **share),
+        yaxis=axis("True positive rate (rises called rises)", scaleanchor="x", **share),
     )
     figure.add_scatter(
         x=[0, 1],
         y=[0, 1],
         mode="lines",
         hoverinfo="skip",
-        line=_line(LIGHT.benchmark, 1.5, _DASHED),
+        line=line(LIGHT.benchmark, 1.5, DASHED),
     )
     figure.add_scatter(
         x=finite(roc.false_positive_rate),
         y=finite(roc.true_positive_rate),
         mode="lines",
-        line=_line(LIGHT.signal, 2),
+        line=line(LIGHT.signal, 2),
         hovertemplate="%{y:.1%} of rises found<br>at %{x:.1%} false alarms<extra></extra>",
     )
     return figure
@@ -158,11 +100,11 @@ def importance_figure(importance: Sequence[tuple[str, float]]) -> "Figure":
     ranked = sorted(importance, key=lambda pair: (-pair[1], pair[0]))[:MOST_FEATURES]
     names = [html.escape(name, quote=False) for name, _ in ranked]
     gains = [gain for _, gain in ranked]
-    figure = _figure(
+    figure = empty_figure(
         hovermode="closest",
         bargap=0.35,
-        xaxis=_axis("Gain per split", rangemode="tozero"),
-        yaxis=_axis(
+        xaxis=axis("Gain per split", rangemode="tozero"),
+        yaxis=axis(
             "Feature",
             type="category",
             autorange="reversed",
@@ -201,30 +143,39 @@ def _only_flagged(values: Numbers, z_scores: Numbers) -> list[float | None]:
     return [value if flagged(z) else None for value, z in zip(values, z_scores, strict=True)]
 
 
-def glucose_figure(glucose: ZScoreSeries) -> "Figure":
-    """Above, the day's mean and the band of the ordinary; below, the z-score and its limits."""
+def deviations_figure(
+    series: ZScoreSeries, name: str, *, day: str = "Day", value_format: str = ".0f"
+) -> "Figure":
+    """A metric against its baseline: above, the day's mean and the band of the ordinary; below, the z-score.
+
+    Args:
+        series: day by day.
+        name: of the metric, as text.
+        day: what the days are called.
+        value_format: how a value is shown on hovering, as d3 formats numbers.
+    """
     dates, (day_mean, mean, std, z_score) = with_gaps(
-        glucose.dates,
-        [glucose.day_mean, glucose.mean_30d, glucose.std_30d, glucose.z_score],
+        series.dates,
+        [series.day_mean, series.mean_30d, series.std_30d, series.z_score],
         longest=timedelta(days=1),
     )
-    days = [day.isoformat() for day in dates]
-    figure = _figure(
+    days = [one.isoformat() for one in dates]
+    unit = f" ({html.escape(series.unit)})" if series.unit else ""
+    figure = empty_figure(
         hovermode="x unified",
-        xaxis=_axis("Day", type="date", showgrid=False, hoverformat="%-d %b %Y", anchor="y2"),
-        yaxis=_axis(f"Glucose ({html.escape(glucose.unit)})", domain=[0.43, 1], hoverformat=".0f"),
-        yaxis2=_axis("z-score (std)", domain=[0, 0.34], showgrid=False, hoverformat=".1f"),
+        xaxis=axis(day, type="date", showgrid=False, hoverformat="%-d %b %Y", anchor="y2"),
+        yaxis=axis(f"{html.escape(name)}{unit}", domain=[0.43, 1], hoverformat=value_format),
+        yaxis2=axis("z-score (std)", domain=[0, 0.34], showgrid=False, hoverformat=".1f"),
     )
     _add_day_means(figure, days, day_mean, mean, std)
     _add_z_scores(figure, days, z_score)
-    flag = {"symbol": "diamond", "size": 9, "color": LIGHT.flag}
-    for axis, values in (("y", day_mean), ("y2", z_score)):
+    for panel, values in (("y", day_mean), ("y2", z_score)):
         figure.add_scatter(
             x=days,
             y=_only_flagged(values, z_score),
-            yaxis=axis,
+            yaxis=panel,
             mode="markers",
-            marker=flag,
+            marker={"symbol": "diamond", "size": 9, "color": LIGHT.flag},
             hoverinfo="skip",
         )
     return figure
@@ -244,28 +195,28 @@ def _add_day_means(
         hoverinfo="skip",
     )
     figure.add_scatter(
-        x=days, y=mean, name="30-day mean", mode="lines", line=_line(LIGHT.muted, 1.5, _DASHED)
+        x=days, y=mean, name="30-day mean", mode="lines", line=line(LIGHT.muted, 1.5, DASHED)
     )
     figure.add_scatter(
         x=days,
         y=day_mean,
         name="Day mean",
         mode="lines+markers",
-        line=_line(LIGHT.signal, 1.5),
+        line=line(LIGHT.signal, 1.5),
         marker={"size": 4, "color": LIGHT.signal},
     )
 
 
 def _add_z_scores(figure: "Figure", days: list[str], z_score: Numbers) -> None:
-    _add_level(figure, 0, _line(LIGHT.muted, 1), axis="y2")
+    add_level(figure, 0, line(LIGHT.muted, 1), on="y2")
     for limit in (-FLAGGED_BEYOND, FLAGGED_BEYOND):
-        _add_level(figure, limit, _line(LIGHT.flag, 1.5, _DOTTED), axis="y2")
+        add_level(figure, limit, line(LIGHT.flag, 1.5, DOTTED), on="y2")
     figure.add_scatter(
         x=days,
         y=z_score,
         yaxis="y2",
         name="z-score",
         mode="lines+markers",
-        line=_line(LIGHT.signal, 1.5),
+        line=line(LIGHT.signal, 1.5),
         marker={"size": 4, "color": LIGHT.signal},
     )

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from hyperfeast.reports import figures
+from hyperfeast.reports import plots
 from hyperfeast.reports.palette import DARK, LIGHT, dark_twins
 from hyperfeast.reports.readings import day_text
 
@@ -190,7 +190,7 @@ def _json(value: object) -> str:
 
 def _styles() -> str:
     return (
-        f":root {{ --font: {figures.FONT}; {LIGHT.css()} }}\n"
+        f":root {{ --font: {plots.FONT}; {LIGHT.css()} }}\n"
         f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {DARK.css()} }} }}\n"
         f"{_resource('page.css')}"
     )

@@ -9,6 +9,15 @@ from hyperfeast.reports import figures
 from hyperfeast.reports.content import DemoReport, PredictionRow, ScoreRow
 from hyperfeast.reports.files import write_whole
 from hyperfeast.reports.frame import breakable, chart, moment, page, section, table
+from hyperfeast.reports.marks import (
+    BAND,
+    BENCHMARK_LINE,
+    FLAG,
+    LIMIT_LINE,
+    MEAN_LINE,
+    SIGNAL_DOTS,
+    SIGNAL_LINE,
+)
 from hyperfeast.reports.readings import (
     number_text,
     percent_text,
@@ -23,14 +32,6 @@ from hyperfeast.reports.series import is_number, numbers
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-_SIGNAL_LINE = '<line class="signal-line" y1="6" x2="28" y2="6"/>'
-_SIGNAL_DOTS = f'{_SIGNAL_LINE}<circle class="signal-mark" cx="14" cy="6" r="3"/>'
-_BENCHMARK_LINE = '<line class="benchmark-line" y1="6" x2="28" y2="6"/>'
-_MEAN_LINE = '<line class="mean-line" y1="6" x2="28" y2="6"/>'
-_LIMIT_LINE = '<line class="limit-line" y1="6" x2="28" y2="6"/>'
-_BAND = '<rect class="band-mark" width="28" height="12"/>'
-_FLAG = '<path class="flag-mark" d="M14 0l6 6-6 6-6-6z"/>'
 
 
 def write_report(report: DemoReport, path: Path) -> Path:
@@ -62,7 +63,7 @@ def _figures(report: DemoReport) -> "dict[str, Figure]":
     if report.importance:
         made["chart-importance"] = figures.importance_figure(report.importance)
     if numbers(report.glucose.day_mean):
-        made["chart-glucose"] = figures.glucose_figure(report.glucose)
+        made["chart-glucose"] = figures.deviations_figure(report.glucose, "Glucose")
     return made
 
 
@@ -76,7 +77,7 @@ def _sections(report: DemoReport) -> list[str]:
             "equity",
             "Equity: the signal against buying and holding",
             height=380,
-            key=[(_SIGNAL_LINE, "Signal"), (_BENCHMARK_LINE, "Buy and hold")],
+            key=[(SIGNAL_LINE, "Signal"), (BENCHMARK_LINE, "Buy and hold")],
             reading=read_equity(report.equity),
             drawn=bool(numbers(report.equity.signal) or numbers(report.equity.buy_and_hold)),
         ),
@@ -86,8 +87,8 @@ def _sections(report: DemoReport) -> list[str]:
             "ROC: how well it ranks",
             height=None,
             key=[
-                (_SIGNAL_LINE, f"Model, AUC {auc}"),
-                (_BENCHMARK_LINE, "Coin toss, AUC 0.500"),
+                (SIGNAL_LINE, f"Model, AUC {auc}"),
+                (BENCHMARK_LINE, "Coin toss, AUC 0.500"),
             ],
             reading=read_roc(report.roc),
             drawn=bool(report.roc.true_positive_rate),
@@ -107,17 +108,25 @@ def _sections(report: DemoReport) -> list[str]:
             "Glucose: each day against its trailing 30 days",
             height=520,
             key=[
-                (_SIGNAL_DOTS, "Day"),
-                (_MEAN_LINE, "30-day mean"),
-                (_BAND, "Mean \N{PLUS-MINUS SIGN} 2 std"),
-                (_LIMIT_LINE, "z = \N{PLUS-MINUS SIGN}2"),
-                (_FLAG, "Flagged day"),
+                (SIGNAL_DOTS, "Day"),
+                (MEAN_LINE, "30-day mean"),
+                (BAND, "Mean \N{PLUS-MINUS SIGN} 2 std"),
+                (LIMIT_LINE, "z = \N{PLUS-MINUS SIGN}2"),
+                (FLAG, "Flagged day"),
             ],
             reading=read_glucose(report.glucose),
             drawn=bool(numbers(report.glucose.day_mean)),
         ),
+        *_tomorrow(report.glucose_scores),
         _notes(report.notes),
     ]
+
+
+def _tomorrow(scores: Sequence[ScoreRow]) -> list[str]:
+    if not scores:
+        return []
+    title = "Tomorrow\N{RIGHT SINGLE QUOTATION MARK}s glucose, out of sample"
+    return [section("tomorrow", title, _scores(scores))]
 
 
 def _scores(scores: Sequence[ScoreRow]) -> str:

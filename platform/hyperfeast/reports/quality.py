@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperfeast.reports.content import check_zoned
-from hyperfeast.reports.figures import (
-    _axis,
-    _figure,
-    _line,
-)
 from hyperfeast.reports.files import write_whole
 from hyperfeast.reports.frame import breakable, chart, moment, page, section, table
 from hyperfeast.reports.palette import LIGHT
+from hyperfeast.reports.plots import axis, empty_figure, line, steps
 from hyperfeast.reports.readings import count_text, number_text, percent_text
 
 if TYPE_CHECKING:
@@ -326,17 +322,17 @@ def _figures(report: QualityReport) -> "dict[str, Figure]":
 
 
 def _trend_figure(rates: Sequence[tuple[date, int, int]]) -> "Figure":
-    figure = _figure(
+    figure = empty_figure(
         hovermode="closest",
-        xaxis=_axis("Day (UTC)", type="date", showgrid=False, hoverformat="%-d %b %Y"),
-        yaxis=_axis("Checks passed", range=[-0.03, 1.05], tickformat=".0%", dtick=0.25),
+        xaxis=axis("Day (UTC)", type="date", showgrid=False, hoverformat="%-d %b %Y"),
+        yaxis=axis("Checks passed", range=[-0.03, 1.05], tickformat=".0%", dtick=0.25),
     )
     figure.add_scatter(
         x=[day.isoformat()[:10] for day, _, _ in rates],
         y=[passed / run if run else None for _, passed, run in rates],
         customdata=[[passed, run] for _, passed, run in rates],
         mode="lines+markers",
-        line=_line(LIGHT.signal, 2),
+        line=line(LIGHT.signal, 2),
         marker={"size": 7, "color": LIGHT.signal},
         hovertemplate="%{x}: %{customdata[0]} of %{customdata[1]} passed<extra></extra>",
     )
@@ -349,10 +345,10 @@ def _months_figure(months: Sequence[MonthCell]) -> "Figure":
     cells = {(f"{cell.key} {cell.tf}", cell.month): cell for cell in months}
     grid = [[cells.get((name, month)) for month in columns] for name in names]
     shown = [escape(name, quote=False) for name in names]
-    figure = _figure(
+    figure = empty_figure(
         hovermode="closest",
-        xaxis=_axis("Month (UTC)", type="date", showgrid=False),
-        yaxis=_axis("Series", type="category", showgrid=False, tickmode="array", tickvals=shown),
+        xaxis=axis("Month (UTC)", type="date", showgrid=False),
+        yaxis=axis("Series", type="category", showgrid=False, tickmode="array", tickvals=shown),
     )
     figure.add_heatmap(
         x=[month.isoformat() for month in columns],
@@ -361,7 +357,7 @@ def _months_figure(months: Sequence[MonthCell]) -> "Figure":
         text=[[_cell_text(cell) for cell in row] for row in grid],
         zmin=_COMPLETE - 0.5,
         zmax=_INCOMPLETE + 0.5,
-        colorscale=_steps(),
+        colorscale=steps(_COLORS),
         showscale=False,
         xgap=1,
         ygap=2,
@@ -381,13 +377,3 @@ def _grade(cell: MonthCell | None) -> int | None:
 
 def _cell_text(cell: MonthCell | None) -> str:
     return "" if cell is None else f"{cell.present:,} of {cell.expected:,} bars"
-
-
-def _steps() -> list[tuple[float, str]]:
-    """A color scale in even steps."""
-    count = len(_COLORS)
-    return [
-        edge
-        for place, color in enumerate(_COLORS)
-        for edge in ((place / count, color), ((place + 1) / count, color))
-    ]
