@@ -35,4 +35,24 @@ market_direction_v1 = FeatureService(
         ]
     ],
 )
+# Distances from what is usual for the person, and how usual that is; no level says who it is.
+glucose_deviation_v1 = FeatureService(
+    name="glucose_deviation_v1",
+    features=[
+        personal_baseline_v1[
+            [
+                "day_z_score",
+                "z_score",
+                "deviation_1d",
+                "deviation_7d",
+                "deviation_30d",
+                "stability_30d",
+                "day_std_30d",
+                "std_30d",
+                "days_present_30d",
+                "n_day",
+            ]
+        ]
+    ],
+)
 baseline_v1 = FeatureService(name="baseline_v1", features=[personal_baseline_v1])

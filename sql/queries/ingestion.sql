@@ -13,10 +13,11 @@ WHERE idempotency_key = %(key)s AND status = 'COMPLETED'
 -- Committed before anything else, so that a batch that dies is seen. The session holds a lock in the batch's
 -- name from before anyone can see the row, and loses it with the process. A batch of the same key that came
 -- to nothing is begun again.
-INSERT INTO ingest_batches AS b (source, symbol, tf, rows_in, idempotency_key, body_sha256)
-VALUES (%(source)s, %(symbol)s, %(tf)s, %(rows_in)s, %(key)s, %(body_sha256)s)
+INSERT INTO ingest_batches AS b (source, symbol, tf, user_id, rows_in, idempotency_key, body_sha256)
+VALUES (%(source)s, %(symbol)s, %(tf)s, %(user_id)s::uuid, %(rows_in)s, %(key)s, %(body_sha256)s)
 ON CONFLICT (idempotency_key) DO UPDATE
-SET source = excluded.source, symbol = excluded.symbol, tf = excluded.tf, rows_in = excluded.rows_in,
+SET source = excluded.source, symbol = excluded.symbol, tf = excluded.tf, user_id = excluded.user_id,
+    rows_in = excluded.rows_in,
     body_sha256 = excluded.body_sha256, status = 'RUNNING', started_at = clock_timestamp(),
     finished_at = NULL, error = NULL
 WHERE b.status <> 'COMPLETED'

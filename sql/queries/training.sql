@@ -39,3 +39,15 @@ UPDATE training_runs
 UPDATE training_runs
    SET status = 'FAILED', end_time = clock_timestamp(), error_log = %(reason)s
  WHERE run_id = %(run_id)s AND status = 'RUNNING'
+
+-- name: importance
+-- How much a feature matters to a new version. All rows of one transaction have one moment.
+INSERT INTO feature_importance (model_id, feature_name, method, importance, rank, ts)
+VALUES (%(model_id)s, %(feature_name)s, %(method)s, %(importance)s, %(rank)s, transaction_timestamp())
+
+-- name: importances
+-- How much each feature mattered to each version of the models, by every method.
+SELECT m.model_name AS model, m.version, i.method, i.feature_name AS feature, i.importance, i.rank, i.ts
+FROM feature_importance AS i
+JOIN model_registry AS m USING (model_id)
+ORDER BY m.model_name, m.version, i.ts, i.method, i.rank

@@ -20,7 +20,7 @@ from hyperfeast.reports import (
 
 if TYPE_CHECKING:
     from hyperfeast.serving import Prediction
-    from hyperfeast.training import TrainingResult
+    from hyperfeast.training import Equity, TrainingResult
 
 _NOTES = (
     "Prices are adjusted for splits by what was known at each bar; a later split changes no earlier row.",
@@ -30,6 +30,10 @@ _NOTES = (
     ),
     "The data end in 2013, so every prediction rests on old features and is marked stale.",
     "The glucose baseline of a day is what was known before that day began.",
+    (
+        "Tomorrow's glucose is beyond its usual range if the day's mean lies more than one deviation of the 30 "
+        "days' means from their mean. Persistence says of tomorrow what was so today."
+    ),
 )
 
 
@@ -40,6 +44,7 @@ def report(
     training: "TrainingResult",
     predictions: "Sequence[Prediction]",
     z_scores: pl.DataFrame,
+    tomorrow: "TrainingResult",
 ) -> Path:
     """Write the report.
 
@@ -48,6 +53,7 @@ def report(
         summary: what was handled, and how many rows of it.
         training: the model with its out-of-sample results.
         predictions: one a symbol.
+        tomorrow: the model of the next day's glucose with its out-of-sample results.
         z_scores: columns event_timestamp (end of the day, UTC), day_mean, mean_30d, std_30d, z_score.
     """
     return write_report(
@@ -56,11 +62,7 @@ def report(
             created_at=clock.now(),
             summary=summary,
             scores=[_score(name, one) for name, one in training.metrics["pooled"].items()],
-            equity=EquityCurve(
-                [close.date() for close in training.equity.dates],
-                training.equity.signal,
-                training.equity.buy_and_hold,
-            ),
+            equity=_equity(training.equity),
             roc=RocCurve(
                 training.roc.false_positive_rate,
                 training.roc.true_positive_rate,
@@ -69,10 +71,25 @@ def report(
             importance=list(training.importance.items()),
             predictions=[_prediction(one) for one in predictions],
             glucose=_glucose(z_scores),
-            notes=_NOTES,
+            glucose_scores=[_score(name, one) for name, one in tomorrow.metrics["pooled"].items()],
+            notes=[*_NOTES, _few(tomorrow.oos.height)],
         ),
         path,
     )
+
+
+def _few(days: int) -> str:
+    return (
+        f"Of tomorrow's glucose {days} days were tested: one day is {100 / days:.1f} points of accuracy. A model "
+        "that is ahead by no more, and behind by log loss, knows nothing of tomorrow."
+    )
+
+
+def _equity(curve: "Equity | None") -> EquityCurve:
+    if curve is None:
+        return EquityCurve([], [], [])
+    dates = [close.date() for close in curve.dates]
+    return EquityCurve(dates, curve.signal, curve.buy_and_hold)
 
 
 def _score(name: str, scores: dict[str, float | None]) -> ScoreRow:

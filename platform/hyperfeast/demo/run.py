@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hyperfeast.serving import Prediction
     from hyperfeast.training import TrainingResult
 
-MODEL = "market_direction"
+MODEL, GLUCOSE_MODEL = "market_direction", "glucose_deviation"
 _LAST_DAYS = 5
 # Stages whose rows say something to who reads the report.
 _COUNTED = ("daily candles", "glucose readings", "features", "training", "predictions")
@@ -50,6 +50,7 @@ class DemoResult:
     Attributes:
         stages: in order.
         training: the model and its scores.
+        tomorrow: the model of the next day's glucose and its scores.
         predictions: one a symbol.
         z_scores: the glucose series' whole feature set, in the order of time.
         report: where `report.html` was written.
@@ -57,6 +58,7 @@ class DemoResult:
 
     stages: list[Stage] = field(default_factory=list)
     training: "TrainingResult | None" = None
+    tomorrow: "TrainingResult | None" = None
     predictions: "list[Prediction]" = field(default_factory=list)
     z_scores: pl.DataFrame = field(default_factory=pl.DataFrame)
     report: Path | None = None
@@ -171,6 +173,14 @@ def _training(app: App, result: DemoResult, __: Path) -> tuple[int, str]:
     return result.training.oos.height, f"{MODEL} v{result.training.version}, {created}"
 
 
+def _tomorrow(app: App, result: DemoResult, __: Path) -> tuple[int, str]:
+    result.tomorrow = app.train(GLUCOSE_MODEL)
+    pooled = result.tomorrow.metrics["pooled"]
+    right = {name: f"{pooled[name]['accuracy']:.0%}" for name in ("model", "persistence")}
+    said = ", ".join(f"{name} {share}" for name, share in right.items())
+    return result.tomorrow.oos.height, f"{GLUCOSE_MODEL} v{result.tomorrow.version}, right: {said}"
+
+
 def _online(app: App, _: DemoResult, __: Path) -> tuple[int, str]:
     names = app.materialize()
     return len(names), "newest of every entity to Redis"
@@ -185,12 +195,13 @@ def _predictions(app: App, result: DemoResult, __: Path) -> tuple[int, str]:
 
 
 def _report(_: App, result: DemoResult, path: Path) -> tuple[int, str]:
-    if result.training is None:
+    if result.training is None or result.tomorrow is None:
         raise UsageError("the report needs a training: run the stages in order")
     result.report = report(
         path,
         summary=[(one.title, f"{one.rows:,}") for one in result.stages if one.title in _COUNTED],
         training=result.training,
+        tomorrow=result.tomorrow,
         predictions=result.predictions,
         z_scores=result.z_scores,
     )
@@ -206,6 +217,7 @@ STAGES: dict[str, Callable[[App, DemoResult, Path], tuple[int, str]]] = {
     "features": _features,
     "Feast definitions": _feast,
     "training": _training,
+    "tomorrow's glucose": _tomorrow,
     "online store": _online,
     "predictions": _predictions,
     "report": _report,

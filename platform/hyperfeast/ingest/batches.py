@@ -246,6 +246,7 @@ def running(
     source: str,
     symbol: str | None = None,
     timeframe: str | None = None,
+    user: UUID | str | None = None,
     first_row: int = 0,
     request: Request | None = None,
 ) -> Iterator[Batch]:
@@ -255,7 +256,7 @@ def running(
     batch, whichever it is, marks that as FAILED.
     """
     parameters = {
-        "source": source, "symbol": symbol, "tf": timeframe, "rows_in": frame.height,
+        "source": source, "symbol": symbol, "tf": timeframe, "user_id": user, "rows_in": frame.height,
         "key": request and request.key, "body_sha256": request and request.body_sha256,
     }  # fmt: skip
     scope = table if timeframe is None else f"{table}/{timeframe}"

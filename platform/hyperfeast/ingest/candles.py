@@ -82,6 +82,7 @@ class Candles:
     tz: str | None = None
 
     table: ClassVar[str] = "candles"
+    user: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         time_zone(self.tz)

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
 
 import polars as pl
 import stamina
@@ -52,6 +53,10 @@ class Intake(Protocol[Judged]):
     @property
     def timeframe(self) -> str | None:
         """Of the bars; None for other rows."""
+
+    @property
+    def user(self) -> str | UUID | None:
+        """Whose readings all of them are, if the caller says so."""
 
     def check(self, columns: Sequence[str]) -> None:
         """Refuse a frame that lacks columns, before anything is written.
@@ -234,6 +239,7 @@ def _batch(
         source=intake.source,
         symbol=intake.symbol,
         timeframe=intake.timeframe,
+        user=intake.user,
         first_row=first_row,
         request=request,
     )

@@ -104,6 +104,40 @@ class Booster:
         Raises:
             ModelError: another number of columns, or an infinite value.
         """
+        self._check(matrix)
+        if not len(matrix):
+            return np.empty(0, dtype=np.float64)
+        answer = self._trees.inplace_predict(matrix, missing=np.nan, validate_features=False)
+        return np.asarray(answer, dtype=np.float64)
+
+    def contributions(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What each feature adds to the log odds of a 1, by exact TreeSHAP.
+
+        Args:
+            matrix: as for `predict`.
+
+        Returns:
+            Shape (n, k): a row's sum and the model's mean log odds are the log odds of its answer.
+
+        Raises:
+            ModelError: another number of columns, or an infinite value.
+        """
+        self._check(matrix)
+        if not len(matrix):
+            return np.empty(matrix.shape, dtype=np.float64)
+        import xgboost
+
+        rows = xgboost.DMatrix(matrix, feature_names=list(self.columns), nthread=1)
+        shares = self._trees.predict(rows, pred_contribs=True)
+        # The last column is the mean.
+        return np.asarray(shares[:, :-1], dtype=np.float64)
+
+    def gain(self) -> dict[str, float]:
+        """Mean improvement of the loss by the splits on each column; 0 for one never split on."""
+        scores: dict[str, Any] = self._trees.get_score(importance_type="gain")
+        return {column: float(scores.get(column, 0.0)) for column in self.columns}
+
+    def _check(self, matrix: NDArray[np.float64]) -> None:
         width = len(self.columns)
         if matrix.ndim != 2 or matrix.shape[1] != width:  # noqa: PLR2004 - rows and columns
             raise ModelError(
@@ -112,15 +146,6 @@ class Booster:
             )
         if np.isinf(matrix).any():
             raise ModelError("expected finite features or NaN for a missing one, found infinity")
-        if not len(matrix):
-            return np.empty(0, dtype=np.float64)
-        answer = self._trees.inplace_predict(matrix, missing=np.nan, validate_features=False)
-        return np.asarray(answer, dtype=np.float64)
-
-    def gain(self) -> dict[str, float]:
-        """Mean improvement of the loss by the splits on each column; 0 for one never split on."""
-        scores: dict[str, Any] = self._trees.get_score(importance_type="gain")
-        return {column: float(scores.get(column, 0.0)) for column in self.columns}
 
 
 def _parsed(data: bytes) -> xgboost.Booster:

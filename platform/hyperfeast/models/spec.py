@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +25,23 @@ _PARAMETERS = frozenset(
 
 
 @dataclass(frozen=True)
+class Deviation:
+    """Label: whether a column of a feature set will be beyond a threshold, to either side.
+
+    Attributes:
+        feature_set: the set's name; its rows at the ends of days are looked at.
+        column: of the set: a distance from what is usual.
+        threshold: 1 if the column's size is above it, else 0.
+        where: key column -> the value that is modeled, such as metric -> glucose.
+    """
+
+    feature_set: str
+    column: str
+    threshold: float = 1.0
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A model as it is declared. The registry numbers its versions.
 
@@ -33,8 +50,8 @@ class ModelSpec:
         feature_service: the Feast feature service whose features it reads.
         parameters: of XGBoost's trees. Objective, seed and threads are the platform's.
         entity: what one prediction is about.
-        horizon: sessions that the label looks ahead.
-        label: `direction`: 1 if the log return over the horizon is above 0, else 0.
+        horizon: sessions that the label looks ahead; days of a Deviation.
+        label: `direction`: 1 if the log return over the horizon is above 0, else 0; or a Deviation.
         rounds: number of trees.
         seed: of the row and column samples.
         folds: test periods of the walk-forward split.
@@ -49,7 +66,7 @@ class ModelSpec:
     parameters: Mapping[str, Parameter]
     entity: str = "symbol"
     horizon: int = 5
-    label: str = "direction"
+    label: str | Deviation = "direction"
     rounds: int = 150
     seed: int = 7
     folds: int = 5
@@ -62,9 +79,9 @@ class ModelSpec:
                     f"{self}: {name!r} is no usable name: lower-case letters, digits and "
                     "underscores, 40 at most, a letter first"
                 )
-        if self.label not in _LABELS:
+        if not isinstance(self.label, Deviation) and self.label not in _LABELS:
             raise ModelError(
-                f"{self}: label {self.label!r} is unknown: use one of {', '.join(_LABELS)}"
+                f"{self}: label {self.label!r} is unknown: use one of {', '.join(_LABELS)}, or a Deviation"
             )
         if min(self.horizon, self.rounds, self.folds) < 1 or self.freshness <= timedelta(0):
             raise ModelError(f"{self}: horizon, rounds, folds and freshness must be above 0")
@@ -84,7 +101,7 @@ class ModelSpec:
             "parameters": dict(self.parameters),
             "entity": self.entity,
             "horizon": self.horizon,
-            "label": self.label,
+            "label": asdict(self.label) if isinstance(self.label, Deviation) else self.label,
             "rounds": self.rounds,
             "seed": self.seed,
             "folds": self.folds,

@@ -1,14 +1,16 @@
 """Labels joined with the features that were known at their event timestamps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hyperfeast.db import Database
 from hyperfeast.errors import TrainingError
-from hyperfeast.models import ModelSpec
+from hyperfeast.features import FeatureSet, table
+from hyperfeast.models import Deviation, ModelSpec
 from hyperfeast.training import labels
 
 HistoricalFeatures = Callable[[pl.DataFrame, str], pl.DataFrame]
@@ -46,11 +48,52 @@ class Dataset:
         return self.rows[column].dt.replace_time_zone(None).to_numpy()
 
 
+def ends_of_days(database: Database, feature_set: FeatureSet, label: Deviation) -> pl.DataFrame:
+    """The rows that a Deviation is read from, as they are served now.
+
+    Returns:
+        symbol (the entity's keys with a slash between them), event_timestamp (the end of a UTC day) and value.
+
+    Raises:
+        TrainingError: the set has no such column or key.
+    """
+    known = [*feature_set.feature_names, *feature_set.key_columns]
+    if missing := sorted({label.column, *label.where} - set(known)):
+        raise TrainingError(
+            f"{feature_set} has no {', '.join(missing)}, which the label is read from: it has {', '.join(known)}"
+        )
+    moment = pl.col("event_timestamp")
+    rows = table.newest(database, feature_set)
+    return rows.filter(
+        moment.dt.truncate("1d") == moment,
+        *(pl.col(key) == value for key, value in label.where.items()),
+    ).select(
+        pl.concat_str(feature_set.key_columns, separator="/").alias("symbol"),
+        "event_timestamp",
+        pl.col(label.column).cast(pl.Float64).alias("value"),
+    )
+
+
+def of_entities(historical_features: HistoricalFeatures, keys: Sequence[str]) -> HistoricalFeatures:
+    """The join for entities of several keys, which the spine names as one text with a slash between them."""
+
+    def joined(spine: pl.DataFrame, feature_service: str) -> pl.DataFrame:
+        parts = pl.col("symbol").str.split_exact("/", len(keys) - 1).struct
+        split = spine.select(
+            *(parts.field(f"field_{place}").alias(key) for place, key in enumerate(keys)),
+            *(name for name in spine.columns if name != "symbol"),
+        )
+        features = historical_features(split, feature_service).drop(split.columns)
+        return pl.concat([spine, features], how="horizontal")
+
+    return joined
+
+
 def build(bars: pl.DataFrame, spec: ModelSpec, historical_features: HistoricalFeatures) -> Dataset:
     """Join labels and features, and refuse what no honest model can be trained on.
 
     Args:
-        bars: as for `labels.direction`.
+        bars: as for `labels.direction`; of a Deviation the rows, as for `labels.deviation`.
         spec: the model.
         historical_features: the offline store's point-in-time join.
 
@@ -75,6 +118,24 @@ def build(bars: pl.DataFrame, spec: ModelSpec, historical_features: HistoricalFe
 
 
 def _labelled(bars: pl.DataFrame, spec: ModelSpec) -> pl.DataFrame:
+    match spec.label:
+        case Deviation() as label:
+            return _deviating(bars, spec, label)
+        case _:
+            return _moved(bars, spec)
+
+
+def _deviating(rows: pl.DataFrame, spec: ModelSpec, label: Deviation) -> pl.DataFrame:
+    labelled = labels.deviation(rows, spec.horizon, label.threshold)
+    if labelled.is_empty():
+        raise TrainingError(
+            f"no label is known: {rows.height} days of {label.feature_set} have a row, and none of them has "
+            f"{label.column} {spec.horizon} day(s) later. Ingest a longer history, then compute the features"
+        )
+    return labelled
+
+
+def _moved(bars: pl.DataFrame, spec: ModelSpec) -> pl.DataFrame:
     if bars.is_empty():
         raise TrainingError("there are no bars to train on: run `hyperfeast ingest candles` first")
     close = pl.col("close")
@@ -150,8 +211,15 @@ def _check_enough(warm: pl.DataFrame, joined: pl.DataFrame, spec: ModelSpec) -> 
             "ingest a longer history or more symbols"
         )
     if warm["label"].n_unique() == 1:
-        moved = "rises" if warm["label"][0] else "never rises"
         raise TrainingError(
-            f"all {warm.height} rows have one label (the price {moved}), expected both: "
-            "there is nothing to tell apart. Check the prices"
+            f"all {warm.height} rows have one label ({_said(spec, warm['label'][0])}), expected both: "
+            "there is nothing to tell apart. Check the source"
         )
+
+
+def _said(spec: ModelSpec, label: int) -> str:
+    match spec.label:
+        case Deviation(column=column):
+            return f"{column} is {'always' if label else 'never'} beyond the threshold"
+        case _:
+            return f"the price {'rises' if label else 'never rises'}"

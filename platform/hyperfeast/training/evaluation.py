@@ -5,6 +5,10 @@ Each fold's model and baselines know only the rows before its test period. The b
 - always_up says up every time, with the share of ups in the training part as its probability;
 - yesterday_sign says up if the last session rose, with the share of ups that followed such a
   session in the training part as its probability.
+
+Of a deviation they are base_rate, which says what was more frequent in the training part, with its share
+as the probability; and persistence, which says of tomorrow what was so today, with the share that followed
+such a day.
 """
 
 import math
@@ -28,7 +32,8 @@ COST_BPS = 5.0
 
 Floats = NDArray[np.float64]
 
-_OOS = ("symbol", "event_timestamp", "proba", "label", "forward_return", "next_return")
+_OOS = ("symbol", "event_timestamp", "proba", "label")
+_RETURNS = ("forward_return", "next_return")
 
 
 @dataclass(frozen=True)
@@ -62,21 +67,36 @@ class Roc:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """One step of the walk forward.
+
+    Attributes:
+        booster: trained on the rows before the test period.
+        test: the rows of the test period, as indices into the dataset's.
+    """
+
+    booster: Booster
+    test: Rows
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Out-of-sample results.
 
     Attributes:
         metrics: JSON without NaN: `pooled` and `folds` with the scores of model and baselines,
             `strategy` with the final worth of 1, `rows`. A score that does not exist is null.
-        oos: symbol, event_timestamp, proba, label, forward_return, next_return of every test row.
+        oos: symbol, event_timestamp, proba, label of every test row; of prices forward_return, next_return.
         roc: of the model, over all test rows.
-        equity: of the model's strategy, and of buy-and-hold.
+        equity: of the model's strategy, and of buy-and-hold; None where nothing is traded.
+        folds: the models that made the forecasts, in time order.
     """
 
     metrics: dict[str, Any]
     oos: pl.DataFrame
     roc: Roc
-    equity: Equity
+    equity: Equity | None
+    folds: tuple[Fold, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +122,7 @@ def evaluate(dataset: Dataset, spec: ModelSpec, bars: pl.DataFrame) -> Evaluatio
     Args:
         dataset: labels and features.
         spec: the model.
-        bars: symbol, ts and event_timestamp of all bars: they date the equity curve.
+        bars: symbol, ts and event_timestamp of all bars: they date the equity curve, if the label is of prices.
 
     Raises:
         TrainingError: too few sessions for the folds, or a training part of one class.
@@ -113,9 +133,12 @@ def evaluate(dataset: Dataset, spec: ModelSpec, bars: pl.DataFrame) -> Evaluatio
         folds=spec.folds,
         purge=spec.horizon,
     )
+    boosters = [
+        _trained(dataset, spec, train, fold) for fold, (train, _) in enumerate(folds, start=1)
+    ]
     forecasts = [
-        _forecasts(dataset, spec, train, test, fold)
-        for fold, (train, test) in enumerate(folds, start=1)
+        _forecasts(dataset, booster, train, test)
+        for booster, (train, test) in zip(boosters, folds, strict=True)
     ]
     pooled = {
         name: _Forecast(
@@ -126,8 +149,10 @@ def evaluate(dataset: Dataset, spec: ModelSpec, bars: pl.DataFrame) -> Evaluatio
     }
     tested = np.concatenate([test for _, test in folds])
     labels = dataset.labels[tested]
-    oos = dataset.rows[tested].with_columns(proba=pooled[MODEL].proba).select(_OOS)
-    equity = equity_curve(oos, spec.horizon, bars)
+    traded = _RETURNS[0] in dataset.rows.columns
+    columns = (*_OOS, *_RETURNS) if traded else _OOS
+    oos = dataset.rows[tested].with_columns(proba=pooled[MODEL].proba).select(columns)
+    equity = equity_curve(oos, spec.horizon, bars) if traded else None
     scores = {name: forecast.scores(labels) for name, forecast in pooled.items()}
     fpr, tpr = stats.roc_curve(labels, pooled[MODEL].proba)
     metrics = {
@@ -136,15 +161,25 @@ def evaluate(dataset: Dataset, spec: ModelSpec, bars: pl.DataFrame) -> Evaluatio
             _fold_metrics(dataset, train, test, forecast)
             for (train, test), forecast in zip(folds, forecasts, strict=True)
         ],
-        "strategy": {
-            "signal": equity.signal[-1],
-            "buy_and_hold": equity.buy_and_hold[-1],
-            "cost_bps": COST_BPS,
-            "sessions": len(equity.dates) - 1,
-        },
+        **({"strategy": _strategy(equity)} if equity else {}),
         "rows": {"used": dataset.rows.height, "cold": dataset.cold, "out_of_sample": oos.height},
     }
-    return Evaluation(metrics, oos, Roc(fpr.tolist(), tpr.tolist(), scores[MODEL]["auc"]), equity)
+    return Evaluation(
+        metrics,
+        oos,
+        Roc(fpr.tolist(), tpr.tolist(), scores[MODEL]["auc"]),
+        equity,
+        tuple(Fold(booster, test) for booster, (_, test) in zip(boosters, folds, strict=True)),
+    )
+
+
+def _strategy(equity: Equity) -> dict[str, float]:
+    return {
+        "signal": equity.signal[-1],
+        "buy_and_hold": equity.buy_and_hold[-1],
+        "cost_bps": COST_BPS,
+        "sessions": len(equity.dates) - 1,
+    }
 
 
 def equity_curve(oos: pl.DataFrame, horizon: int, bars: pl.DataFrame) -> Equity:
@@ -215,16 +250,14 @@ def _closes(dated: pl.DataFrame, sessions: pl.Series) -> list[datetime]:
     return [*seen["event_timestamp"], *after["event_timestamp"]]
 
 
-def _forecasts(
-    dataset: Dataset, spec: ModelSpec, train: Rows, test: Rows, fold: int
-) -> dict[str, _Forecast]:
+def _trained(dataset: Dataset, spec: ModelSpec, train: Rows, fold: int) -> Booster:
     labels = dataset.labels[train]
     if labels.min() == labels.max():
         raise TrainingError(
             f"fold {fold}: all {len(train)} rows before the test period have the label {labels[0]}, "
             "expected both. Ingest a longer history, or declare fewer folds"
         )
-    booster = Booster.fit(
+    return Booster.fit(
         dataset.matrix[train],
         labels,
         dataset.columns,
@@ -232,17 +265,28 @@ def _forecasts(
         rounds=spec.rounds,
         seed=spec.seed,
     )
+
+
+def _forecasts(dataset: Dataset, booster: Booster, train: Rows, test: Rows) -> dict[str, _Forecast]:
+    labels = dataset.labels[train]
     proba = booster.predict(dataset.matrix[test])
     ups = float(labels.mean())
-    rose = dataset.rows["last_return"].fill_null(0.0).to_numpy() > 0
-    after_rise, after_fall = (
-        float(labels[rose[train] == sign].mean()) if np.any(rose[train] == sign) else ups
+    if "persists" in dataset.rows.columns:
+        today = dataset.rows["persists"].fill_null(value=False).to_numpy()
+        always = ("base_rate", np.full(len(test), ups > 0.5))  # noqa: PLR2004 - even odds
+        as_today = "persistence"
+    else:
+        today = dataset.rows["last_return"].fill_null(0.0).to_numpy() > 0
+        always = ("always_up", np.ones(len(test), dtype=np.bool_))
+        as_today = "yesterday_sign"
+    after_one, after_none = (
+        float(labels[today[train] == sign].mean()) if np.any(today[train] == sign) else ups
         for sign in (True, False)
     )
     return {
         MODEL: _Forecast(proba, proba > 0.5),  # noqa: PLR2004 - even odds
-        "always_up": _Forecast(np.full(len(test), ups), np.ones(len(test), dtype=np.bool_)),
-        "yesterday_sign": _Forecast(np.where(rose[test], after_rise, after_fall), rose[test]),
+        always[0]: _Forecast(np.full(len(test), ups), always[1]),
+        as_today: _Forecast(np.where(today[test], after_one, after_none), today[test]),
     }
 
 

@@ -43,5 +43,42 @@ def direction(bars: pl.DataFrame, horizon: int) -> pl.DataFrame:
     )
 
 
+def deviation(rows: pl.DataFrame, horizon: int, threshold: float) -> pl.DataFrame:
+    """Whether what is usual for an entity will be left, `horizon` days later.
+
+    A row needs nothing later than its label_end. Rows whose label is not known yet, or whose day has no
+    reading, are left out: a gap is no answer.
+
+    Args:
+        rows: columns symbol (str, the entity), event_timestamp (Datetime us UTC, the end of a day) and value
+            (Float64, a distance; null where there is none), each day once.
+        horizon: days ahead, at least 1.
+        threshold: of the distance's size.
+
+    Returns:
+        Sorted by symbol and time, with columns symbol; event_timestamp; label_end (event_timestamp of the
+        day `horizon` days later); label (Int64: 1 if that day's size is above the threshold, else 0);
+        persists (Boolean: whether the day's own is, null if it has none).
+    """
+    beyond = pl.col("value").abs() > threshold
+    later = rows.select(
+        "symbol",
+        pl.col("event_timestamp").dt.offset_by(f"-{24 * horizon}h"),
+        pl.col("event_timestamp").alias("label_end"),
+        beyond.cast(pl.Int64).alias("label"),
+    )
+    return (
+        rows.join(later.drop_nulls("label"), on=["symbol", "event_timestamp"])
+        .select(
+            "symbol",
+            "event_timestamp",
+            "label_end",
+            "label",
+            beyond.alias("persists"),
+        )
+        .sort("symbol", "event_timestamp")
+    )
+
+
 def _of_symbol(expression: pl.Expr) -> pl.Expr:
     return expression.over("symbol")

@@ -1,6 +1,6 @@
 """One training, from bars to a version in the registry, with a record of it however it ends."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,9 +18,10 @@ from hyperfeast.errors import HyperfeastError
 from hyperfeast.models import ModelSpec, registry
 from hyperfeast.models.booster import MODEL_TYPE, SUFFIX, Booster
 from hyperfeast.sqlfiles import query
-from hyperfeast.training import dataset
+from hyperfeast.training import dataset, importance
 from hyperfeast.training.dataset import Dataset, HistoricalFeatures
 from hyperfeast.training.evaluation import Equity, Evaluation, Roc, evaluate
+from hyperfeast.training.importance import Importance
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class TrainingResult:
         created: whether that version is new; False if nothing changed since the active one.
         active: whether that version serves now.
         metrics: out-of-sample scores of model and baselines; see `evaluation.Evaluation`.
-        oos: symbol, event_timestamp, proba, label, forward_return, next_return of every test row.
+        oos: symbol, event_timestamp, proba, label of every test row; of prices forward_return, next_return.
         roc: of the model, over all test rows.
         importance: feature -> gain in the registered model; the most important first.
-        equity: of the model's strategy, and of buy-and-hold.
+        equity: of the model's strategy, and of buy-and-hold; None where nothing is traded.
     """
 
     run_id: UUID
@@ -49,7 +50,7 @@ class TrainingResult:
     oos: pl.DataFrame
     roc: Roc
     importance: dict[str, float]
-    equity: Equity
+    equity: Equity | None
 
 
 def train(
@@ -64,7 +65,7 @@ def train(
     git_commit: str | None = None,
     promote: bool = True,
 ) -> TrainingResult:
-    """Train a model, score it out of sample, register it.
+    """Train a model, score it out of sample, register it, and keep what its features matter.
 
     The run is recorded before anything else. On failure it is FAILED with the reason, and the
     active version stays. The same bars, features and declaration give the same model, bit for bit.
@@ -72,7 +73,8 @@ def train(
     Args:
         database: where runs and versions are kept.
         spec: the model.
-        bars: columns symbol, ts, event_timestamp, close, as for `labels.direction`.
+        bars: columns symbol, ts, event_timestamp, close, as for `labels.direction`; of a Deviation the
+            set's rows at the ends of days, as for `labels.deviation`.
         historical_features: the offline store's point-in-time join; rows may come in any order.
         artifacts_root: a folder, or a URL that fsspec knows.
         definition_hashes: feature set -> hash of its definition, for the record.
@@ -102,7 +104,10 @@ def train(
             seed=spec.seed,
         )
         candidate = _candidate(spec, data, evaluation, booster, run_id)
-        model, created = _complete(database, candidate, data, artifacts_root, promote=promote)
+        importances = importance.measure(booster, data, evaluation.folds, seed=spec.seed)
+        model, created = _complete(
+            database, candidate, data, importances, artifacts_root, promote=promote
+        )
     return TrainingResult(
         run_id=run_id,
         model_id=model.model_id,
@@ -189,12 +194,15 @@ def _complete(
     database: Database,
     candidate: registry.Candidate,
     data: Dataset,
+    importances: Sequence[Importance],
     artifacts_root: Path | str,
     *,
     promote: bool,
 ) -> tuple[registry.RegisteredModel, bool]:
     with database.connect() as connection:
         model, created = registry.register(connection, candidate, artifacts_root, promote=promote)
+        if created:
+            importance.keep(connection, model.model_id, importances)
         connection.execute(
             query("training", "complete"),
             {
