@@ -15,8 +15,11 @@ from psycopg import conninfo, sql
 from hyperfeast import cache
 from hyperfeast.db import Database
 from hyperfeast.migrate import migrate
-from hyperfeast.servers import EmbeddedServers, Endpoints, in_use
+from hyperfeast.servers import EmbeddedServers, Endpoints, PostgresServer, in_use
+from hyperfeast.servers.state import State
 from timescale.fixtures import (  # noqa: F401 - fixtures for every test below
+    _community_server,
+    _newest_schema,
     community,
     migrated_community,
 )
@@ -59,10 +62,18 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     EmbeddedServers(home).down()
 
 
+class _UnsyncedPostgres(PostgresServer):
+    """It trusts the machine to stay up, which it must for a test; a killed server loses nothing either way."""
+
+    def _command(self, state: State) -> list[str]:
+        return [*super()._command(state), "-c", "fsync=off", "-c", "full_page_writes=off"]
+
+
 @pytest.fixture(scope="session")
 def endpoints(server_home: Path) -> Endpoints:
     """This session's PostgreSQL and Redis."""
-    return in_use(server_home, postgres_dsn=None, redis_url=None)
+    dsn = _UnsyncedPostgres(server_home / "postgres").up()
+    return in_use(server_home, postgres_dsn=dsn, redis_url=None)
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +116,8 @@ def _fresh(admin: Database, template: str) -> Iterator[Database]:
 def _create(admin: Database, name: str, template: str) -> None:
     with admin.connect(autocommit=True) as connection:
         connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+            # Files as they are, for without syncs a checkpoint is cheaper than to log what is in them.
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
                 sql.Identifier(name), sql.Identifier(template)
             )
         )

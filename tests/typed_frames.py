@@ -67,6 +67,12 @@ KINDS = {
     "parsed": Kind("jsonb", "jsonb", pl.String(), _json),
     "who": Kind("uuid", "uuid", pl.String(), _uuid),
     "words": Kind("_text", "text[]", pl.List(pl.String()), st.lists(st.none() | _text, max_size=4)),
+    "numbers": Kind(
+        "_float8",
+        "double precision[]",
+        pl.List(pl.Float64()),
+        st.lists(st.none() | st.floats(), max_size=4),
+    ),
     "day": Kind("date", "date", pl.Date(), st.integers(_FIRST_DAY, _LAST_DAY)),
     "at_us": Kind(
         "timestamptz", "timestamptz", pl.Datetime("us", "UTC"), st.integers(_FIRST_US, _LAST_US)

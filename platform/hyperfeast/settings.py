@@ -26,10 +26,10 @@ def _default_home() -> Path:
 
 
 def _default_feature_repo() -> Path:
-    """The nearest `feature_repo/` at or above the working folder, else the checkout's own."""
+    """The nearest Feast repository: the working folder or one above, or `feature_repo/` in it; else our own."""
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if folder.name == "feature_repo" and (folder / "feature_store.yaml").exists():
+        if (folder / "feature_store.yaml").exists():
             return folder
         if (folder / "feature_repo" / "feature_store.yaml").exists():
             return folder / "feature_repo"
@@ -77,6 +77,13 @@ class Settings(BaseSettings):
     )
     api_host: str = Field(default="127.0.0.1", description="The address that the API listens on.")
     api_port: int = Field(default=8000, ge=0, le=65535, description="The port of the API.")
+    cache_seconds: float = Field(
+        default=5,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long `serve` may answer from features in its memory, which a write to Redis ends at "
+        "once; 0 for never.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="warning", description="How much the log says."
     )

@@ -1,13 +1,21 @@
 """A shell for every test, and one demo run that many tests look at."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from acceptance.shell import DemoRun, Shell, shell
+from acceptance.shell import NURSERY, DemoRun, Shell, shell
 from hyperfeast.db import Database
 from hyperfeast.servers import EmbeddedServers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nursery() -> Iterator[None]:
+    """What commands are forked from ends with the session."""
+    yield
+    NURSERY.stop()
 
 
 @pytest.fixture
@@ -28,6 +36,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
     folder = tmp_path_factory.mktemp("demo")
     home = folder / "home"
     in_demo = shell(folder, home=str(home))
-    result = in_demo.json("demo", "--report", "report.html")
-    yield DemoRun(in_demo, home, result, folder / "report.html")
+    ran = in_demo.run("hyperfeast", "demo", "--report", "report.html", "--json")
+    assert ran.returncode == 0, ran.stderr
+    yield DemoRun(in_demo, home, json.loads(ran.stdout), folder / "report.html")
     EmbeddedServers(home).down()

@@ -4,36 +4,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from acceptance.forked import Nursery
 from hyperfeast.db import Database
 from hyperfeast.servers import in_use
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-TIMEOUT_S = 170
-
-
-# A process costs a second and more before it does anything: many calls take turns in one.
-_IN_TURN = """
-import io, json, sys
-from contextlib import redirect_stderr, redirect_stdout
-from hyperfeast.cli import main
-
-said = []
-for arguments in json.load(sys.stdin):
-    sys.argv = ["hyperfeast", *arguments]
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-    said.append([code, out.getvalue(), err.getvalue()])
-json.dump(said, sys.stdout)
-"""
+TIMEOUT_S = 500
 
 
 @dataclass(frozen=True)
@@ -57,25 +38,8 @@ class Shell:
         )
 
     def hyperfeast(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `hyperfeast` to its end."""
-        return self.run("hyperfeast", *arguments)
-
-    def in_turn(self, calls: Sequence[Sequence[str]]) -> list[subprocess.CompletedProcess[str]]:
-        """What `hyperfeast` answers to each of many calls, made through its entry point in one process."""
-        ran = subprocess.run(
-            [sys.executable, "-c", _IN_TURN],
-            input=json.dumps([list(one) for one in calls]),
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=True,
-        )
-        return [
-            subprocess.CompletedProcess(list(arguments), *answer)
-            for arguments, answer in zip(calls, json.loads(ran.stdout), strict=True)
-        ]
+        """Run `hyperfeast` to its end, as a process that has loaded already what it needs."""
+        return NURSERY.run(arguments, folder=self.folder, env=self.env, timeout_s=TIMEOUT_S)
 
     def json(self, *arguments: str) -> Any:
         """What `hyperfeast … --json` printed."""
@@ -98,13 +62,20 @@ class Shell:
 
 def shell(folder: Path, **env: str) -> Shell:
     """A shell whose HYPERFEAST_ settings are the given ones and no others."""
+    return Shell(
+        _without_settings() | {f"HYPERFEAST_{name.upper()}": value for name, value in env.items()},
+        folder,
+    )
+
+
+def _without_settings() -> dict[str, str]:
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith("HYPERFEAST_")
     }
-    clean |= {"HYPERFEAST_FEATURE_REPO": str(ROOT / "feature_repo"), "COLUMNS": "160"}
-    return Shell(
-        clean | {f"HYPERFEAST_{name.upper()}": value for name, value in env.items()}, folder
-    )
+    return clean | {"HYPERFEAST_FEATURE_REPO": str(ROOT / "feature_repo"), "COLUMNS": "160"}
+
+
+NURSERY = Nursery(_without_settings())
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,13 @@ class Server:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, data, headers)  # noqa: S310
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=30)  # noqa: S310
+            urllib.request.urlopen(request, timeout=60)  # noqa: S310
         with refused.value as error:
             return error.code, error.headers
 
     def _open(self, request: urllib.request.Request) -> tuple[int, Any]:
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
                 text = response.read().decode()
                 is_json = response.headers["Content-Type"] == "application/json"
                 return response.status, json.loads(text) if is_json else text
@@ -83,7 +83,7 @@ def _serving(shell: Shell) -> Iterator[Server]:
     assert found, line
     yield Server(found[0], process)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert "Traceback" not in output
 
@@ -177,7 +177,8 @@ def test_health_readiness_and_models(server: Server) -> None:
     status, ready = server.get("/readyz")
     assert (status, ready["status"]) == (200, "ready")
     _, body = server.get("/v1/models")
-    assert [one["is_active"] for one in body["models"]].count(True) == 1
+    active = [one["name"] for one in body["models"] if one["is_active"]]
+    assert sorted(active) == ["glucose_deviation", "market_direction"]
 
 
 def test_metrics_count_what_was_answered(server: Server) -> None:
@@ -187,6 +188,8 @@ def test_metrics_count_what_was_answered(server: Server) -> None:
     assert 'hyperfeast_requests_total{route="/v1/predict",status="200"}' in text
     assert 'hyperfeast_predictions_total{label="' in text
     assert 'hyperfeast_feature_age_seconds{feature_view="market_technical_v1"}' in text
+    assert 'hyperfeast_feature_cache_reads_total{result="miss"}' in text
+    assert 'hyperfeast_materialization_lag_seconds{feature_view="market_technical_v1"' in text
 
 
 def test_the_documentation_names_the_routes(server: Server) -> None:

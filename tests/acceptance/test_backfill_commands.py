@@ -63,7 +63,7 @@ def test_a_gap_is_healed_by_a_worker(on_database: Shell, database: Database, bar
     assert found["enqueued_ranges"] == 1
     worker = on_database.start("worker")
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while database.fetch("SELECT count(*) AS n FROM candles") != [{"n": 10}]:
             assert time.monotonic() < end
             time.sleep(0.2)

@@ -181,7 +181,7 @@ def test_run_twice_same_rows_same_metrics(demo: DemoRun) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_killed_at_any_stage_and_run_again_it_finishes(tmp_path: Path, demo: DemoRun) -> None:
     home = tmp_path / "home"
     in_demo = shell(tmp_path, home=str(home))

@@ -254,7 +254,7 @@ def _post(port: int, path: str, body: dict[str, Any]) -> Any:
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
         said = response.read()
     return json.loads(said) if said else None
 
@@ -272,4 +272,4 @@ def _running(repository: Repository, *command: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)

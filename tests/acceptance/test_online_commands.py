@@ -42,6 +42,14 @@ def test_a_layout_that_is_none_is_a_mistaken_call(make_shell: Callable[..., Shel
     assert ran.stderr.count("\n") == 1
 
 
+def test_without_a_layout_it_is_asked_for_in_one_line(make_shell: Callable[..., Shell]) -> None:
+    ran = make_shell().hyperfeast("online", "convert")
+    assert ran.returncode == 2
+    assert "--to" in ran.stderr
+    assert "feast, packed" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
 def test_a_view_that_is_none_is_named_in_one_line(demo: DemoRun) -> None:
     ran = demo.shell.hyperfeast(
         "online", "convert", "--to", "packed", "--view", "market_tecnical_v1"

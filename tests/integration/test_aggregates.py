@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,7 @@ from hyperfeast.errors import UsageError
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 USER = UUID(int=7)
 SOAK_S = float(os.environ.get("HYPERFEAST_SOAK_S", "8"))
+LONGEST_WAIT_S = 90
 CHILD = (
     "import os; from hyperfeast.db import Database; from hyperfeast.aggregates import refresh; "
     "refresh(Database(os.environ['DSN']))"
@@ -288,7 +289,8 @@ def test_a_deadlock_and_a_lock_timeout_are_retried(database: Database) -> None:
     with ThreadPoolExecutor(1) as pool, database.connect() as blocker:
         blocker.execute("LOCK TABLE candles_1d_kept")
         refreshing = pool.submit(refresh, hasty)
-        time.sleep(1)
+        waiting(database)
+        time.sleep(1)  # It waits no longer than 0.3 s, by the server's own clock.
         blocker.rollback()
         assert refreshing.result(timeout=30).retries > 0
     assert (marks(database), stored(database)) == ([], expected(rows))
@@ -314,15 +316,17 @@ def test_writers_refresh_and_retention_at_once(database: Database) -> None:
     insert(database, {(symbol, MONDAY): BAR for symbol in symbols})
     with database.connect() as connection:
         drop_before(connection, MONDAY)  # nothing; from now on writers have a row to hold
+    done = dict.fromkeys(("written", "retried", "refreshed", "checked", "dropped"), 0)
     with ThreadPoolExecutor(11) as pool:
-        writers = [pool.submit(write, database, symbols, seed, stop) for seed in range(8)]
-        refreshing = pool.submit(refresh_until, database, stop)
-        checking = pool.submit(verify_until, database, stop)
-        retaining = pool.submit(retain_until, database, stop)
-        time.sleep(SOAK_S)
+        working = [pool.submit(write, database, symbols, seed, stop, done) for seed in range(8)]
+        working += [
+            pool.submit(role, database, stop, done)
+            for role in (refresh_until, verify_until, retain_until)
+        ]
+        _let_them_work(working, done)
         stop.set()
-        written, retried = map(sum, zip(*(one.result() for one in writers), strict=True))
-        refreshed, checked, dropped = refreshing.result(), checking.result(), retaining.result()
+        for one in working:
+            one.result()
     horizon = horizon_of(database)
     frozen = {
         name: {key: bucket for key, bucket in buckets.items() if key[1] < horizon}
@@ -330,15 +334,12 @@ def test_writers_refresh_and_retention_at_once(database: Database) -> None:
     }
     refresh(database)
 
-    assert min(written, retried, refreshed, checked, dropped) > 0
+    assert min(done.values()) > 0, done
     assert (verify(database), marks(database)) == ([], [])
     now = expected(raw(database))
     for name, buckets in stored(database).items():
         assert buckets == frozen[name] | now[name]
-    sys.stdout.write(
-        f"{written} writes, {retried} deadlocks retried, {refreshed} refreshes, {checked} checks, "
-        f"{dropped} weeks dropped\n"
-    )
+    sys.stdout.write(f"{done}\n")
 
 
 def test_a_year_of_one_symbol_is_read_by_its_index(database: Database) -> None:
@@ -564,20 +565,32 @@ def deadlocks(database: Database) -> int:
 # --- Who works at once -----------------------------------------------------------------------------
 
 
+def _let_them_work(working: Sequence[Future[None]], done: Mapping[str, int]) -> None:
+    """For the time that is asked for, and until everything has happened at least once."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < SOAK_S + (0 if min(done.values()) else LONGEST_WAIT_S):
+        if any(one.done() for one in working):
+            return  # Somebody has failed, and says so.
+        time.sleep(0.1)
+
+
 def write(
-    database: Database, symbols: list[str], seed: int, stop: threading.Event
-) -> tuple[int, int]:
-    """Bars in, corrected and out again, above the horizon; (transactions, those a deadlock undid)."""
-    rng, done, undone = random.Random(seed), 0, 0
+    database: Database,
+    symbols: list[str],
+    seed: int,
+    stop: threading.Event,
+    done: dict[str, int],
+) -> None:
+    """Bars in, corrected and out again, above the horizon; what a deadlock undoes is counted as well."""
+    rng = random.Random(seed)
     with writer(database) as connection:
         while not stop.is_set():
             try:
                 with connection.transaction():
                     _some(connection, symbols, rng)
-                done += 1
+                done["written"] += 1
             except errors.DeadlockDetected:
-                undone += 1
-    return done, undone
+                done["retried"] += 1
 
 
 @contextmanager
@@ -612,24 +625,19 @@ def _some(connection: psycopg.Connection[Any], symbols: list[str], rng: random.R
         )
 
 
-def refresh_until(database: Database, stop: threading.Event) -> int:
-    done = 0
+def refresh_until(database: Database, stop: threading.Event, done: dict[str, int]) -> None:
     while not stop.is_set():
-        done += refresh(database).days > 0
-    return done
+        done["refreshed"] += refresh(database).days > 0
 
 
-def verify_until(database: Database, stop: threading.Event) -> int:
-    done = 0
+def verify_until(database: Database, stop: threading.Event, done: dict[str, int]) -> None:
     while not stop.is_set():
         assert verify(database, relation="candles_4h") == []
-        done += 1
-    return done
+        done["checked"] += 1
 
 
-def retain_until(database: Database, stop: threading.Event) -> int:
+def retain_until(database: Database, stop: threading.Event, done: dict[str, int]) -> None:
     """A week at a time, once nothing before the new horizon is dirty."""
-    weeks = 0
     while not stop.wait(0.2):
         with database.connect() as connection:
             horizon = horizon_of(database) + timedelta(weeks=1)
@@ -640,8 +648,7 @@ def retain_until(database: Database, stop: threading.Event) -> int:
                 connection.rollback()
                 continue
             drop_before(connection, horizon)
-            weeks += 1
-    return weeks
+            done["dropped"] += 1
 
 
 def horizon_of(database: Database) -> datetime:

@@ -23,7 +23,7 @@ def _blocks() -> list[tuple[str, str]]:
     """The kind and the text of every block of code."""
     page = PAGE.read_text(encoding="utf-8")
     found = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    assert {kind for kind, _ in found} == {"diff", "sql", "python", "text"}
+    assert {kind for kind, _ in found} == {"diff", "sh", "sql", "python", "text"}
     return found
 
 

@@ -149,6 +149,35 @@ def test_real_stocks_end_in_an_active_version_that_predicts(
     assert gains == sorted(gains, reverse=True)
 
 
+def test_a_new_version_keeps_what_its_features_matter(
+    database: Database, train_on: Train, bars: pl.DataFrame
+) -> None:
+    result = train_on(bars, SMALL)
+    kept = database.fetch(
+        "SELECT method, feature_name, importance, rank, model_id, ts FROM feature_importance ORDER BY method, rank"
+    )
+    assert {row["model_id"] for row in kept} == {result.model_id}
+    assert len({row["ts"] for row in kept}) == 1
+    assert [row["rank"] for row in kept] == 3 * [1, 2, 3, 4, 5]
+    gain = {row["feature_name"]: row["importance"] for row in kept if row["method"] == "gain"}
+    assert gain == result.importance
+    for method in ("permutation", "shap"):
+        values = [row["importance"] for row in kept if row["method"] == method]
+        assert values == sorted(values, reverse=True)
+        assert values[0] > 0
+
+    # The same again is the same version: nothing new is measured. Another version has its own.
+    assert not train_on(bars, SMALL).created
+    assert database.fetch("SELECT count(*) FROM feature_importance")[0]["count"] == len(kept)
+    other = train_on(bars, replace(SMALL, rounds=6))
+    later = database.fetch(
+        "SELECT min(ts) AS ts, count(*) FROM feature_importance WHERE model_id = %s",
+        (other.model_id,),
+    )[0]
+    assert later["count"] == len(kept)
+    assert later["ts"] > kept[0]["ts"]
+
+
 def test_the_scores_are_those_of_the_out_of_sample_rows(
     train_on: Train, bars: pl.DataFrame
 ) -> None:

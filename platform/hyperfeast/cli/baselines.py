@@ -1,7 +1,7 @@
 """`hyperfeast baselines show | history | extract | compare | refresh | migrate`."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +9,7 @@ import typer
 
 from hyperfeast import clock
 from hyperfeast.cli import console
+from hyperfeast.cli.options import utc
 from hyperfeast.errors import DataError, NoData, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def show(
     from hyperfeast.baselines import checked_user
 
     user_id, store = checked_user(user), App().baselines
-    saved = store.latest(user_id) if at is None else store.as_known(user_id, _utc(at))
+    saved = store.latest(user_id) if at is None else store.as_known(user_id, utc(at))
     if saved is None:
         then = f" saved by {at:%Y-%m-%d %H:%M} UTC" if at else ""
         raise NoData(
@@ -139,7 +140,7 @@ def extract(
     user_id, app = checked_user(user), App()
     extractor = BaselineExtractor(app.database, time_zone=tz, units=_units(unit))
     made = extractor.extract(
-        user_id, day.date() if day else None, known_at=_utc(known_at) if known_at else None
+        user_id, day.date() if day else None, known_at=utc(known_at) if known_at else None
     )
     saved_at = None if dry_run else app.baselines.save(user_id, made).created_at
     _present(user, made, saved_at, None, html, as_json=as_json)
@@ -484,7 +485,3 @@ def _units(pairs: list[str] | None) -> dict[str, str]:
                 f"--unit takes METRIC=UNIT, as in glucose=mmol/L; found {key + equals + unit!r}"
             )
     return {key: unit for key, _, unit in split}
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

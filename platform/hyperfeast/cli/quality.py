@@ -1,14 +1,14 @@
 """`hyperfeast quality check | report | outliers` and `hyperfeast completeness`."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hyperfeast.cli import console
-from hyperfeast.cli.options import timeframe
+from hyperfeast.cli.options import timeframe, utc
 from hyperfeast.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def check(
         results = run(
             app.database, app.repo.feature_sets.values(), sample_rows=sample, progress=progress
         )
+    results += app.check_features()
     if as_json:
         console.print_json([_plain(one) for one in results])
     else:
@@ -107,7 +108,7 @@ def outliers(
             App().database,
             timeframe=width,
             symbol=symbol,
-            since=_utc(since),
+            since=utc(since),
             rules=rules,
             progress=progress,
         )
@@ -147,8 +148,8 @@ def completeness(
             app.database,
             symbol=symbol,
             timeframe=width,
-            since=_utc(since),
-            until=_utc(until),
+            since=utc(since),
+            until=utc(until),
             progress=progress,
         )
     healing = hand_over(found, lambda ranges: app.enqueue_backfill(ranges, source)) if heal else []
@@ -299,7 +300,3 @@ def _print_ranges(ranges: "Sequence[MissingRange]") -> None:
         [[one.key, one.tf, one.since, one.until] for one in ranges[:_MOST_RANGES]],
         title=f"Missing: {len(ranges):,} ranges{shown}; --json lists all",
     )
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment else None

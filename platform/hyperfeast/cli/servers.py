@@ -24,6 +24,9 @@ def up(
         bool,
         typer.Option("--dsn", help='Print PostgreSQL\'s DSN, password included: psql "$(...)".'),
     ] = False,
+    redis_url: Annotated[
+        bool, typer.Option("--redis-url", help="Print Redis's URL, password included.")
+    ] = False,
     as_json: console.AsJson = False,
 ) -> None:
     """Start the servers that are not set by HYPERFEAST_POSTGRES_DSN and HYPERFEAST_REDIS_URL."""
@@ -35,6 +38,9 @@ def up(
         endpoints = App().endpoints
     if dsn:
         console.say(endpoints.postgres_dsn)
+    if redis_url:
+        console.say(endpoints.redis_url)
+    if dsn or redis_url:
         return
     postgres, redis = Database(endpoints.postgres_dsn).address, address(endpoints.redis_url)
     if as_json:
