@@ -133,7 +133,7 @@ def test_declared_bounds_are_held_against_the_rows(
 
 def test_the_shipped_relation_is_not_accused_and_nothing_stays(readings: Database) -> None:
     before = readings.fetch("SELECT count(*), sum(value) FROM user_baseline_raw")
-    verdict = check(personal_baseline, readings, moments=4)
+    verdict = check(personal_baseline, readings, moments=12)
     assert verdict == Verdict("personal_baseline v1", verdict.trials, ())
     assert verdict.trials > 20
     assert readings.fetch("SELECT count(*), sum(value) FROM user_baseline_raw") == before
